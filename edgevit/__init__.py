@@ -1,0 +1,55 @@
+"""edgevit: take a Vision Transformer from PyTorch to the edge.
+
+Each function is also a command of the same name. Importing the package imports no heavy library; each
+function does so when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgevit.deployment import deploy
+    from edgevit.diagnosis import doctor
+    from edgevit.errors import EdgevitError
+    from edgevit.export.evaluate import evaluate
+    from edgevit.export.verify import verify
+    from edgevit.graph.capture import capture
+    from edgevit.graph.inspection import inspect
+    from edgevit.graph.program import Program
+    from edgevit.profiles import devices
+    from edgevit.profiling import profile
+
+# Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
+_HOMES = {
+    "EdgevitError": "edgevit.errors",
+    "Program": "edgevit.graph.program",
+    "capture": "edgevit.graph.capture",
+    "deploy": "edgevit.deployment",
+    "devices": "edgevit.profiles",
+    "doctor": "edgevit.diagnosis",
+    "evaluate": "edgevit.export.evaluate",
+    "inspect": "edgevit.graph.inspection",
+    "profile": "edgevit.profiling",
+    "verify": "edgevit.export.verify",
+}
+
+__all__ = [
+    "EdgevitError",
+    "Program",
+    "capture",
+    "deploy",
+    "devices",
+    "doctor",
+    "evaluate",
+    "inspect",
+    "profile",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgevit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

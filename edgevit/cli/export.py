@@ -1,0 +1,68 @@
+"""``edgevit export``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgevit.cli import options, output
+
+if TYPE_CHECKING:
+    from edgevit.export.exporting import ExportResult
+
+
+@click.command(short_help="Export a Program for a device's runtime, and verify it.")
+@click.argument("program")
+@options.formats
+@options.output_folder
+@options.batch
+@click.option("--data", metavar="DIR", help="Verify on these images instead of noise.")
+@click.option("--verify/--no-verify", "verify_artefacts", default=True, help="Run what was written and compare.")
+@options.strict
+@options.force
+@options.reporting
+def command(
+    program: str,
+    to: str,
+    output_dir: str,
+    batch: int | None,
+    data: str | None,
+    verify_artefacts: bool,
+    strict: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write PROGRAM, a .pt2 file, for a device's runtime."""
+    output.prepare(as_json=as_json, quiet=quiet)
+    from edgevit.export.exporting import export
+
+    result = export(
+        program,
+        to=to.split(","),
+        output=output_dir,
+        batch=batch,
+        data=data,
+        verify_artefacts=verify_artefacts,
+        strict=strict,
+        force=force,
+    )
+    if as_json:
+        output.print_json({"folder": result.folder, "passed": result.passed, "artefacts": result.artefacts})
+        return
+    print_export(result)
+    path = result.artefacts[0].path
+    click.echo(f"next: edgevit evaluate {path} --data DIR\n      edgevit profile {path}")
+
+
+def print_export(result: ExportResult) -> None:
+    """One line an artefact, one a verified output."""
+    for artefact in result.artefacts:
+        size = output.megabytes(artefact.info.bytes)
+        click.echo(f"{artefact.path}  {size}  {artefact.info.precision}  {artefact.seconds:.1f} s")
+        if artefact.verification is None:
+            click.echo(f"{output.CROSS} not verified")
+            continue
+        for parity in artefact.verification.outputs:
+            click.echo(output.check_line(parity.explain(), passed=parity.passed))

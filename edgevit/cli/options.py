@@ -1,0 +1,126 @@
+"""Options that several commands share, with the types that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Size(click.ParamType):
+    """``224`` or ``224x192`` (height x width), in pixels."""
+
+    name = "pixels"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Read a size."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) in (1, 2) and all(part.isascii() and part.isdigit() and int(part) for part in parts):
+            return (int(parts[0]), int(parts[-1]))
+        self.fail(f"{value!r} is not a size; write 224 or 224x192 (height x width)", param, ctx)
+
+
+class Resize(click.ParamType):
+    """``256`` (short edge), ``64x64`` (exactly) or ``none``."""
+
+    name = "pixels"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int] | str:
+        """Read a resize rule."""
+        text = str(value).lower()
+        if text == "none":
+            return text
+        if "x" not in text and text.isascii() and text.isdigit() and int(text):
+            return int(text)
+        if "x" in text:
+            return Size().convert(text, param, ctx)
+        self.fail(f"{value!r} is no resize; write 256 (short edge), 64x64 or none", param, ctx)
+
+
+class Channels(click.ParamType):
+    """``0.5`` for all three channels, or ``0.485,0.456,0.406``."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Read one number per channel."""
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3):
+            self.fail(f"{value!r}; write one number, or three with commas between them", param, ctx)
+        return numbers * 3 if len(numbers) == 1 else numbers
+
+
+class Batch(click.ParamType):
+    """A number of images, or ``dynamic``."""
+
+    name = "images"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Read a batch size; None is dynamic."""
+        if value is None or value == "dynamic":
+            return None
+        if str(value).isascii() and str(value).isdigit() and int(value):
+            return int(value)
+        self.fail(f"{value!r} is no batch; write a number of images or dynamic", param, ctx)
+
+
+def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def reporting(function: F) -> F:
+    """``--json`` and ``--quiet``."""
+    return _stack(
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
+    )(function)
+
+
+def source_choices(function: F) -> F:
+    """What may be said about a MODEL."""
+    return _stack(
+        click.option(
+            "--weights", metavar="FILE|random", help="Weights: safetensors, or torch (weights only)."
+        ),
+        click.option("--num-classes", type=int, help="Classes of the classifier."),
+        click.option("--input-size", type=Size(), help="Network input, 224 or 224x192 (height x width)."),
+        click.option("--resize", type=Resize(), help="Before the centre crop: 256 (short edge), 64x64 or none."),
+        click.option("--interpolation", metavar="NAME", help="bilinear, bicubic, opencv-cubic, ..."),
+        click.option("--mean", type=Channels(), help="Of images scaled to 0..1: 0.5 or 0.485,0.456,0.406."),
+        click.option("--std", type=Channels(), help="Likewise."),
+        click.option("--labels", metavar="FILE", help="Class names, one a line, in the order of the logits."),
+        click.option("--name", help="What to call the model."),
+    )(function)
+
+
+data = click.option("--data", metavar="DIR", required=True, help="Labelled images: class folders or labels.csv.")
+output_folder = click.option("-o", "--output", "output_dir", metavar="DIR", required=True, help="Folder to write.")
+formats = click.option("--to", default="onnx", show_default=True, help="Formats, with commas between them.")
+batch = click.option(
+    "--batch", type=Batch(), default=1, show_default=True, metavar="N|dynamic", help="Images per run."
+)
+strict = click.option("--strict", is_flag=True, help="Fail, and write nothing, when verification fails.")
+force = click.option("--force", is_flag=True, help="Replace what is there.")
+threads = click.option("--threads", type=int, help="Threads of the runtime.  [default: all cores]")
+on_bad_image = click.option(
+    "--on-bad-image", default="fail", show_default=True, metavar="skip|fail", help="About unusable image files."
+)

@@ -1,0 +1,56 @@
+"""How results are printed: lines for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgevit import progress
+
+TICK, CROSS = "-[x]", "-[ ]"
+
+
+def prepare(*, as_json: bool, quiet: bool) -> None:
+    """Silence progress where only the result is wanted."""
+    if as_json or quiet:
+        progress.silence()
+
+
+def plain(value: Any) -> Any:
+    """A result as plain JSON values; numbers that JSON cannot write become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump(mode="json"))
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(plain(value), indent=1, allow_nan=False))
+
+
+def check_line(text: str, *, passed: bool) -> str:
+    """A line that says whether a check passed."""
+    return f"{TICK if passed else CROSS} {text}{'' if passed else '  FAILED'}"
+
+
+def megabytes(size: int) -> str:
+    """Bytes as MB (10^6), to three digits.
+
+    >>> megabytes(22883344), megabytes(1234)
+    ('22.9 MB', '0.00123 MB')
+    """
+    return f"{size / 1e6:.3g} MB"

@@ -1,0 +1,1 @@
+"""Reports of what was measured: JSON for programs, one self-contained HTML page for people."""

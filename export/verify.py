@@ -1,0 +1,189 @@
+"""Verification: the artefact, run in its own runtime, against the Program it was made from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevit.errors import EdgevitError
+from edgevit.evaluation import Runnable, percent
+from edgevit.export.artefacts import open_artefact
+from edgevit.graph.program import Program
+from edgevit.images import ImageReader, OnBadImage, open_folder
+
+Array = npt.NDArray[np.float32]
+
+# Largest difference over largest value that each precision's arithmetic explains.
+TOLERANCES = {"fp32": 1e-5}
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """How one output of the artefact compares with the Program's on the same inputs.
+
+    Attributes:
+        name: the output.
+        max_abs: largest absolute difference; None where a value was not finite.
+        rel: `max_abs` over the Program's largest absolute value; None likewise.
+        cosine: cosine of the angle between the two, flattened.
+        snr_db: signal power over difference power in decibels; None where they are equal to the bit.
+        top1_agreement: percent of inputs with the same best class; None where the output is no logits.
+        tolerance: the largest `rel` that passes.
+        passed: whether it does.
+    """
+
+    name: str
+    max_abs: float | None
+    rel: float | None
+    cosine: float | None
+    snr_db: float | None
+    top1_agreement: float | None
+    tolerance: float
+    passed: bool
+
+    def explain(self) -> str:
+        """One line for people."""
+        if self.rel is None:
+            return f"{self.name}: the artefact's values are not finite (NaN or infinity)"
+        snr = "equal to the bit" if self.snr_db is None else f"SNR {self.snr_db:.0f} dB"
+        agreement = "" if self.top1_agreement is None else f", same best class {self.top1_agreement:.1f} %"
+        return (
+            f"{self.name}: largest difference {self.rel:.1e} of the largest value "
+            f"(tolerance {self.tolerance:.0e}), cosine {self.cosine:.6f}, {snr}{agreement}"
+        )
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdict over all outputs.
+
+    Attributes:
+        artefact: the file that was run.
+        runtime: what ran it.
+        inputs: what it was run on, in words.
+        n: number of inputs.
+        outputs: one comparison per output.
+    """
+
+    artefact: str
+    runtime: str
+    inputs: str
+    n: int
+    outputs: tuple[OutputParity, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is within tolerance."""
+        return all(output.passed for output in self.outputs)
+
+
+def verify(
+    artefact: str | Path,
+    *,
+    against: str | Path | Program,
+    data: str | Path | None = None,
+    samples: int = 16,
+    tolerance: float | None = None,
+    on_bad_image: OnBadImage = "fail",
+) -> Verification:
+    """Run an artefact and the Program it came from on the same inputs and compare every output.
+
+    Args:
+        artefact: the exported file.
+        against: the Program, or its ``.pt2``.
+        data: a folder of images to run; None runs normally distributed noise with a fixed seed.
+        samples: number of inputs.
+        tolerance: largest relative difference that passes; None takes the precision's.
+        on_bad_image: what to do about unusable files in `data`.
+
+    Raises:
+        EdgevitError: when either cannot be opened, or their shapes differ.
+    """
+    if samples < 1:
+        raise EdgevitError(f"--samples: {samples}; at least 1 is needed")
+    if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
+        raise EdgevitError(f"--tolerance: {tolerance}; a number above 0 is needed")
+    program = against if isinstance(against, Program) else Program.load(against)
+    opened = open_artefact(artefact)
+    expected_shape = program.card.preprocessing.input_shape
+    if tuple(opened.input.shape[1:]) != expected_shape:
+        raise EdgevitError(
+            f"{artefact} takes {opened.input.shape[1:]} images, {program.card.name} takes {expected_shape}: "
+            "it was not made from this program"
+        )
+    images, described = _inputs(program, data, samples, on_bad_image)
+    return compare(opened, program, images, described, tolerance or TOLERANCES["fp32"], str(artefact))
+
+
+def _inputs(
+    program: Program, data: str | Path | None, samples: int, on_bad_image: OnBadImage
+) -> tuple[Array, str]:
+    if data is None:
+        shape = (samples, *program.card.preprocessing.input_shape)
+        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32), "seeded noise"
+    folder = open_folder(data).sample(samples)
+    reader = ImageReader(folder, program.card.preprocessing, on_bad_image=on_bad_image)
+    return reader.read_all(), f"images of {data}"
+
+
+def compare(
+    artefact: Runnable, program: Program, images: Array, described: str, tolerance: float, name: str
+) -> Verification:
+    """Run both on prepared images and compare every output.
+
+    Raises:
+        EdgevitError: when the number or the shapes of the outputs differ.
+    """
+    actual, expected = artefact.run(images), program.run(images)
+    shapes = [[output.shape for output in outputs] for outputs in (actual, expected)]
+    if shapes[0] != shapes[1]:
+        raise EdgevitError(
+            f"{name} returns {shapes[0]}, {program.card.name} returns {shapes[1]}: it was not made from this program"
+        )
+    return Verification(
+        artefact=name,
+        runtime=artefact.runtime,
+        inputs=described,
+        n=len(images),
+        outputs=tuple(
+            _parity(output_name, ours, theirs, tolerance)
+            for output_name, ours, theirs in zip(program.card.outputs, actual, expected, strict=True)
+        ),
+    )
+
+
+def _parity(name: str, actual: Array, expected: Array, tolerance: float) -> OutputParity:
+    agreement = None
+    if expected.ndim == 2:
+        agreement = percent(actual.argmax(axis=1) == expected.argmax(axis=1))
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return OutputParity(name, None, None, None, None, agreement, tolerance, passed=False)
+    ours, theirs = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    difference = ours - theirs
+    max_abs = float(np.abs(difference).max())
+    scale = float(np.abs(theirs).max())
+    # An output that is all zeros has no scale: only zeros equal it.
+    rel = max_abs / scale if scale > 0 else (0.0 if max_abs == 0 else math.inf)
+    noise = float(difference @ difference)
+    return OutputParity(
+        name=name,
+        max_abs=max_abs,
+        rel=rel if math.isfinite(rel) else None,
+        cosine=_cosine(ours, theirs),
+        snr_db=10 * math.log10(float(theirs @ theirs) / noise) if noise > 0 and scale > 0 else None,
+        top1_agreement=agreement,
+        tolerance=tolerance,
+        passed=rel <= tolerance,
+    )
+
+
+def _cosine(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> float:
+    lengths = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
+    if lengths == 0:
+        return 1.0 if np.array_equal(ours, theirs) else 0.0
+    # Rounding can carry the quotient of equal vectors just past 1.
+    return min(1.0, float(ours @ theirs) / lengths)
