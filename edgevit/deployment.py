@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgevit import extras
-from edgevit.errors import CheckFailedError, EdgevitError
+from edgevit.errors import EdgevitError
 from edgevit.evaluation import Evaluation, evaluate_runnable
 from edgevit.export.artefacts import open_artefact
 from edgevit.export.exporting import FORMATS, ExportedArtefact, check_formats, export
@@ -154,17 +154,21 @@ def deploy(
     output, clock = Path(output), _Clock()
     target = preflight(model, data=data, output=output, to=to, device=device, force=force)
     with clock.stage("capture"), working("capturing"):
-        program = model if isinstance(model, Program) else capture(
-            model,
-            weights=weights,
-            num_classes=num_classes,
-            input_size=input_size,
-            resize=resize,
-            interpolation=interpolation,
-            mean=mean,
-            std=std,
-            labels=labels,
-            name=name,
+        program = (
+            model
+            if isinstance(model, Program)
+            else capture(
+                model,
+                weights=weights,
+                num_classes=num_classes,
+                input_size=input_size,
+                resize=resize,
+                interpolation=interpolation,
+                mean=mean,
+                std=std,
+                labels=labels,
+                name=name,
+            )
         )
         inspection = inspect(program)
     folder = open_folder(data, num_classes=program.num_classes, class_names=program.card.labels)

@@ -78,7 +78,9 @@ class Evaluation:
     mistakes: tuple[Mistake, ...]
 
 
-def evaluate_runnable(model: Runnable, folder: ImageFolder, *, on_bad_image: OnBadImage = "fail") -> Evaluation:
+def evaluate_runnable(
+    model: Runnable, folder: ImageFolder, *, on_bad_image: OnBadImage = "fail"
+) -> Evaluation:
     """Top-1 and top-5 accuracy on a labelled folder, images prepared as the model's card says.
 
     Raises:
@@ -102,7 +104,9 @@ def evaluate_runnable(model: Runnable, folder: ImageFolder, *, on_bad_image: OnB
         raise EdgevitError(f"--data: none of the {len(folder)} images in {folder.root} could be used")
     scores, truth = np.concatenate(logits), np.asarray(labels)
     if not np.isfinite(scores).all():
-        raise EdgevitError(f"{model.card.name} in {model.runtime} gave values that are not numbers (NaN or infinity)")
+        raise EdgevitError(
+            f"{model.card.name} in {model.runtime} gave values that are not numbers (NaN or infinity)"
+        )
     best = scores.argmax(axis=1)
     return Evaluation(
         top1=percent(best == truth),

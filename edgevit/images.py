@@ -102,7 +102,9 @@ def open_folder(
     if direct and not any(found.values()):
         return ImageFolder(root, tuple(direct), None, "no classes")
     if direct:
-        raise EdgevitError(f"--data: {root} holds images beside class folders; move {direct[0].name} into one")
+        raise EdgevitError(
+            f"--data: {root} holds images beside class folders; move {direct[0].name} into one"
+        )
     if not any(found.values()):
         raise EdgevitError(
             f"--data: {root} holds no images ({', '.join(sorted(suffix[1:] for suffix in SUFFIXES))})"
@@ -143,7 +145,8 @@ def _class_indices(
     if known and any(name in known for name in names):
         stranger = next(name for name in names if name not in known)
         raise EdgevitError(
-            f"--data: the folder {root / stranger} is not one of the model's classes; {closest(stranger, known)}"
+            f"--data: the folder {root / stranger} is not one of the model's classes; "
+            f"{closest(stranger, known)}"
         )
     if num_classes is not None and len(names) != num_classes:
         raise EdgevitError(
@@ -222,9 +225,8 @@ def decode(path: Path, *, channels: int = 3) -> Image:
     image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
     if image is None:
         raise BadImageError(f"{path} is not an image, or is damaged (its content, not its name, decides)")
-    if channels == 1:
-        return image[:, :, None]
-    return np.ascontiguousarray(image[:, :, ::-1])
+    decoded: Image = image[:, :, None] if channels == 1 else np.ascontiguousarray(image[:, :, ::-1])
+    return decoded
 
 
 def prepare(image: Image, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -267,7 +269,8 @@ def _resized(image: Image, preprocessing: Preprocessing) -> Image:
         "opencv-cubic": cv2.INTER_CUBIC,
         "opencv-area": cv2.INTER_AREA,
     }
-    resized = cv2.resize(image, (width, height), interpolation=flags[preprocessing.interpolation])
+    resized: Image = cv2.resize(image, (width, height), interpolation=flags[preprocessing.interpolation])
+    # OpenCV drops the last dimension of grey images.
     return resized.reshape(height, width, image.shape[2])
 
 
@@ -300,7 +303,7 @@ class ImageReader:
         folder: where the images are.
         preprocessing: how they are prepared.
         batch: images in a batch.
-        on_bad_image: "fail" raises on the first unusable file; "skip" leaves it out and lists it in `skipped`.
+        on_bad_image: "fail" raises on the first unusable file, "skip" lists it in `skipped`.
         skipped: what was left out in the last pass, each with its reason.
     """
 
@@ -313,7 +316,9 @@ class ImageReader:
 
     def __post_init__(self) -> None:
         if self.on_bad_image not in ON_BAD_IMAGE:
-            raise EdgevitError(f"--on-bad-image: {self.on_bad_image!r}; {closest(self.on_bad_image, ON_BAD_IMAGE)}")
+            raise EdgevitError(
+                f"--on-bad-image: {self.on_bad_image!r}; {closest(self.on_bad_image, ON_BAD_IMAGE)}"
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         self.skipped.clear()
@@ -324,7 +329,9 @@ class ImageReader:
                 images.append(prepare(decode(file, channels=self.preprocessing.channels), self.preprocessing))
             except BadImageError as error:
                 if self.on_bad_image == "fail":
-                    raise BadImageError(f"{error}; pass --on-bad-image skip to leave such files out") from error
+                    raise BadImageError(
+                        f"{error}; pass --on-bad-image skip to leave such files out"
+                    ) from error
                 self.skipped.append(str(error))
                 continue
             indices.append(index)
@@ -350,5 +357,7 @@ class ImageReader:
         """
         batches = [batch.images for batch in self]
         if not batches:
-            raise EdgevitError(f"--data: none of the {len(self.folder)} images in {self.folder.root} could be used")
+            raise EdgevitError(
+                f"--data: none of the {len(self.folder)} images in {self.folder.root} could be used"
+            )
         return np.concatenate(batches)

@@ -38,7 +38,11 @@ def check_artefact(path: str | Path) -> Path:
     if not path.exists():
         raise EdgevitError(f"artefact: {path} does not exist")
     if path.suffix not in _OPENERS:
-        found = sorted(entry.name for entry in path.iterdir() if entry.suffix in _OPENERS) if path.is_dir() else []
+        found = (
+            sorted(entry.name for entry in path.iterdir() if entry.suffix in _OPENERS)
+            if path.is_dir()
+            else []
+        )
         hint = f"; did you mean {path / found[0]}?" if found else ""
         raise EdgevitError(f"artefact: {path} is none of {kinds}{hint}")
     _check_unaltered(path)
@@ -52,7 +56,8 @@ def _check_unaltered(path: Path) -> None:
     info = Metadata.read(metadata_path).artefacts.get(path.name)
     if info is not None and info.sha256 != sha256_of(path):
         raise EdgevitError(
-            f"{path} is not the file that {metadata_path} describes: its sha256 differs (altered or truncated)"
+            f"{path} is not the file that {metadata_path} describes: its sha256 differs "
+            "(altered or truncated)"
         )
 
 

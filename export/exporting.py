@@ -46,7 +46,9 @@ class ExportResult:
     @property
     def passed(self) -> bool:
         """Whether every verification that was made passed."""
-        return all(artefact.verification is None or artefact.verification.passed for artefact in self.artefacts)
+        return all(
+            artefact.verification is None or artefact.verification.passed for artefact in self.artefacts
+        )
 
 
 def export(
@@ -116,7 +118,9 @@ def _verified(
         verification = verify(artefact.path, against=program, data=data)
     if strict and not verification.passed:
         worst = next(output for output in verification.outputs if not output.passed)
-        raise CheckFailedError(f"{artefact.path.name} does not compute what the program does: {worst.explain()}")
+        raise CheckFailedError(
+            f"{artefact.path.name} does not compute what the program does: {worst.explain()}"
+        )
     return ExportedArtefact(artefact.path, artefact.info, artefact.seconds, verification)
 
 

@@ -69,7 +69,7 @@ def to_onnx(program: Program, path: Path, *, batch: int | None = 1) -> ArtefactI
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """torch's exporter prints and warns about what it then handles."""
+    """Torch's exporter prints and warns about what it then handles."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("onnxscript").setLevel(logging.ERROR)
@@ -88,9 +88,7 @@ def _describe(model: Any, program: Program) -> None:
     """Give inputs, outputs and the batch their names, and embed the card."""
     graph = model.graph
     symbol = None if program.batch is not None else str(program.input_shape[0])
-    for value, name in zip(
-        [*graph.inputs, *graph.outputs], [INPUT_NAME, *program.card.outputs], strict=True
-    ):
+    for value, name in zip([*graph.inputs, *graph.outputs], [INPUT_NAME, *program.card.outputs], strict=True):
         value.name = name
     for value in _values(graph):
         _rename_dimension(value, symbol)
@@ -134,8 +132,7 @@ def _info(path: Path, batch: int | None) -> ArtefactInfo:
         outputs=artefact.outputs,
         options={"opset": OPSET, "batch": batch or "dynamic"},
         tools={
-            name: version_of(name) or ""
-            for name in ("edgevit", "torch", "onnx", "onnxscript", "onnxruntime")
+            name: version_of(name) or "" for name in ("edgevit", "torch", "onnx", "onnxscript", "onnxruntime")
         },
     )
 
@@ -172,7 +169,9 @@ class OnnxArtefact:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's exceptions share no base class below Exception.
         except Exception as error:
-            raise EdgevitError(f"{path} is not an ONNX model that ONNX Runtime can load: {_reason(error)}") from error
+            raise EdgevitError(
+                f"{path} is not an ONNX model that ONNX Runtime can load: {_reason(error)}"
+            ) from error
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise EdgevitError(f"{path} has {len(inputs)} inputs; one image tensor is expected")

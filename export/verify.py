@@ -116,7 +116,14 @@ def verify(
             "it was not made from this program"
         )
     images, described = _inputs(program, data, samples, on_bad_image)
-    return compare(opened, program, images, described, tolerance or TOLERANCES["fp32"], str(artefact))
+    return compare(
+        opened,
+        program,
+        images,
+        described=described,
+        tolerance=tolerance or TOLERANCES["fp32"],
+        name=str(artefact),
+    )
 
 
 def _inputs(
@@ -131,7 +138,13 @@ def _inputs(
 
 
 def compare(
-    artefact: Runnable, program: Program, images: Array, described: str, tolerance: float, name: str
+    artefact: Runnable,
+    program: Program,
+    images: Array,
+    *,
+    described: str,
+    tolerance: float,
+    name: str,
 ) -> Verification:
     """Run both on prepared images and compare every output.
 
@@ -142,7 +155,8 @@ def compare(
     shapes = [[output.shape for output in outputs] for outputs in (actual, expected)]
     if shapes[0] != shapes[1]:
         raise EdgevitError(
-            f"{name} returns {shapes[0]}, {program.card.name} returns {shapes[1]}: it was not made from this program"
+            f"{name} returns {shapes[0]}, {program.card.name} returns {shapes[1]}: "
+            "it was not made from this program"
         )
     return Verification(
         artefact=name,

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from edgevit.profiles.schema import PROFILE_VERSION, DeviceProfile, Loc, canonical
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.files import existing_file
+from edgevit.profiles.schema import PROFILE_VERSION, DeviceProfile, Loc, canonical, shown
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -28,11 +27,10 @@ _Yaml: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PROBLEMS = {
     "missing": "missing; add it",
     "string_type": "must be text (in quotes), not {value}",
-    "string_too_short": "must not be empty",
     "int_type": "must be a whole number, not {value}",
     "float_type": "must be a number, not {value}",
     "finite_number": "must be a finite number, not {value}",
-    "greater_than": "must be above {gt}, not {value}",
+    "greater_than": "must be above {gt:g}, not {value}",
     "tuple_type": "must be a list, not {value}",
     "too_short": "must have at least one entry",
     "model_type": "must be a mapping of keys to values, not {value}",
@@ -62,7 +60,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     if wanted not in by_name:
         known = {name for profile in devices() for name in (profile.name, *profile.aliases)}
         raise EdgevitError(
-            f'unknown device "{name_or_path}" (`edgevit devices` lists them); '
+            f"unknown device {shown(name_or_path)} (`edgevit devices` lists them); "
             f"{closest(name_or_path.lower(), known)}"
         )
     return by_name[wanted]
@@ -129,13 +127,9 @@ def _read_text(path: Path) -> str:
 def _parse(path: Path, text: str) -> tuple[dict[str, Any], dict[Loc, int]]:
     """The file's mapping, and the line of every key and list entry in it."""
     try:
-        _refuse_anchors_and_depth(path, text)
-        loader = _Yaml(text)
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
-            raise EdgevitError(f"{path} is not a device profile; one is a mapping such as `name: pixel-8`")
-        lines: dict[Loc, int] = {}
-        return _Walk(path, loader, lines).value(root, ()), lines
+        _check_events(path, text)
+        walk = _Walk(path, _Yaml(text))
+        return walk.root(), walk.lines
     except yaml.MarkedYAMLError as error:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         line = _line(error.problem_mark or error.context_mark)
@@ -144,63 +138,73 @@ def _parse(path: Path, text: str) -> tuple[dict[str, Any], dict[Loc, int]]:
         raise EdgevitError(f"{path} is not a text file; a device profile is a YAML file") from error
 
 
-def _refuse_anchors_and_depth(path: Path, text: str) -> None:
-    # Read as events, which need no recursion and expand no alias, before anything is built from them.
+def _check_events(path: Path, text: str) -> None:
+    # Events come without recursion and with aliases unexpanded: nothing is built from a file made to
+    # exhaust memory or the stack.
     depth = 0
     for event in yaml.parse(text, Loader=_Yaml):
-        line = _line(event.start_mark)
+        where = f"{path}, line {_line(event.start_mark)}"
         if getattr(event, "anchor", None) is not None:
-            raise EdgevitError(
-                f"{path}, line {line}: anchors and aliases (& and *) are not allowed; write the value out"
-            )
+            raise EdgevitError(f"{where}: anchors and aliases (& and *) are not allowed; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise EdgevitError(f"{where}: tags (!) are not allowed; write a plain value, or text in quotes")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            raise EdgevitError(f"{path}, line {line}: nested more than {MAX_DEPTH} deep; a profile needs 5")
+            raise EdgevitError(f"{where}: nested more than {MAX_DEPTH} deep; a profile needs 5")
 
 
 class _Walk:
-    """Plain values out of YAML nodes, with the line of each noted by its place."""
+    """Plain values out of YAML nodes; `lines` has the line of each by its place."""
 
-    def __init__(self, path: Path, loader: Any, lines: dict[Loc, int]) -> None:
+    def __init__(self, path: Path, loader: Any) -> None:
+        self.lines: dict[Loc, int] = {}
         self._path = path
         self._loader = loader
-        self._lines = lines
 
-    def value(self, node: yaml.Node, loc: Loc) -> Any:
-        self._lines.setdefault(loc, _line(node.start_mark))
+    def root(self) -> dict[str, Any]:
+        node = self._loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise EdgevitError(
+                f"{self._path} is not a device profile; one is a mapping such as `name: pixel-8`"
+            )
+        self.lines[()] = _line(node.start_mark)
+        return self._mapping(node, ())
+
+    def _value(self, node: yaml.Node, loc: Loc) -> Any:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, loc)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*loc, place)) for place, item in enumerate(node.value)]
+            return [self._entry(item, (*loc, place)) for place, item in enumerate(node.value)]
         return self._scalar(node)
+
+    def _entry(self, node: yaml.Node, loc: Loc) -> Any:
+        self.lines[loc] = _line(node.start_mark)
+        return self._value(node, loc)
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            line = _line(key_node.start_mark)
+            where = f"{self._path}, line {_line(key_node.start_mark)}"
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                raise EdgevitError(f"{self._path}, line {line}: every key must be text; put it in quotes")
+                raise EdgevitError(f"{where}: every key must be text; put it in quotes")
             if key in values:
-                first = self._lines[*loc, key]
-                raise EdgevitError(
-                    f'{self._path}, line {line}: key "{key}" is already on line {first}; keep one of them'
-                )
-            self._lines[*loc, key] = line
-            values[key] = self.value(value_node, (*loc, key))
+                first = self.lines[*loc, key]
+                raise EdgevitError(f"{where}: key {shown(key)} is already on line {first}; keep one of them")
+            self.lines[*loc, key] = _line(key_node.start_mark)
+            values[key] = self._value(value_node, (*loc, key))
         return values
 
     def _scalar(self, node: yaml.Node) -> Any:
         try:
             return self._loader.construct_object(node)
-        except ValueError as error:  # a date in a 13th month, a number of 5,000 digits
-            text = _short(node.value)
-            line = _line(node.start_mark)
+        except (ValueError, OverflowError) as error:  # the 13th month, a number of 5,000 digits
+            where = f"{self._path}, line {_line(node.start_mark)}"
             raise EdgevitError(
-                f"{self._path}, line {line}: {text} is not a value ({error}); put it in quotes if it is text"
+                f"{where}: {shown(node.value)} looks like a number or a date but is none; put it in quotes"
             ) from error
 
 
@@ -211,7 +215,7 @@ def _check_version(path: Path, data: dict[str, Any], lines: dict[Loc, int]) -> N
         raise EdgevitError(f"{path}, line 1: version: missing; add `version: {PROFILE_VERSION}`")
     if type(version) is not int or version != PROFILE_VERSION:
         raise EdgevitError(
-            f"{_at(path, lines, ('version',))}: version: {_short(version)} is not supported; "
+            f"{_at(path, lines, ('version',))}: version: {shown(version)} is not supported; "
             f"this edgevit reads version {PROFILE_VERSION}"
         )
 
@@ -229,21 +233,17 @@ def _at(path: Path, lines: dict[Loc, int], loc: Loc) -> str:
 
 def _dotted(loc: Loc) -> str:
     """A place as people write it: ``cpu.clusters[0].count``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
+    place = ""
+    for part in loc:
+        place += f"[{part}]" if isinstance(part, int) else f".{part if part.isprintable() else shown(part)}"
+    return place.removeprefix(".")
 
 
 def _problem(fault: ErrorDetails) -> str:
-    kind, value = fault["type"], _short(fault["input"])
+    kind, value = fault["type"], shown(fault["input"])
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
         return f"{value} is not one of the choices; {closest(str(fault['input']), choices)}"
     if kind in _PROBLEMS:
         return _PROBLEMS[kind].format(value=value, **fault.get("ctx", {}))
     return fault["msg"]
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
@@ -38,10 +39,18 @@ READS: dict[Format, tuple[RuntimeName, ...]] = {
 }
 
 
+def shown(value: object) -> str:
+    """A value from a file as an error repeats it: on one line, quoted, cut after 60 characters."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = json.dumps(value, ensure_ascii=not str(value).isprintable(), default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _like(pattern: str, right: str) -> AfterValidator:
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise PydanticCustomError("profile", '{problem}, not "{text}"', {"problem": right, "text": text})
+            raise PydanticCustomError("profile", "{problem}", {"problem": f"{right}, not {shown(text)}"})
         return text
 
     return AfterValidator(check)
@@ -62,7 +71,9 @@ def _fault(loc: Loc, problem: str) -> ValidationError:
 # Strict, because pydantic otherwise reads `yes` and "4" as numbers.
 Count = Annotated[int, Field(gt=0, strict=True)]
 Amount = Annotated[float, Field(gt=0, strict=True)]
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[
+    str, _like(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+", "must be some text on one line")
+]
 Name = Annotated[
     str, _like(r"[a-z0-9]+(-[a-z0-9]+)*", "must be lower-case words joined by hyphens, such as pixel-8")
 ]

@@ -15,8 +15,7 @@ from edgevit.errors import EdgevitError, closest
 # In the order people meet them.
 _COMMANDS = ("deploy", "capture", "inspect", "export", "verify", "evaluate", "profile", "devices", "doctor")
 
-_INTERRUPTED = 130
-_BUG = 70
+_FAILED, _BAD_INPUT, _BUG, _INTERRUPTED = 1, 2, 70, 130
 
 
 class _LazyGroup(click.Group):
@@ -57,40 +56,41 @@ def run(arguments: list[str]) -> int:
     """Run one command; its exit status. Every failure is one sentence on standard error."""
     try:
         program.main(arguments, prog_name="edgevit", standalone_mode=False)
-    except EdgevitError as error:
-        return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
-    except click.ClickException as error:
-        return _fail(error.format_message().replace("\n", " "), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; nothing was written", _INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away (`| head`); Python would complain again while closing it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return _fail(_describe(error), 2)
-    except Exception:  # noqa: BLE001 - the last resort: a bug, reported without a page of traceback
+        return _FAILED
+    # The last resort as well: a bug is reported without a page of traceback.
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         if os.environ.get("EDGEVIT_DEBUG"):
             traceback.print_exc()
-        kind, value, _ = sys.exc_info()
-        return _fail(
-            f"{kind.__name__ if kind else ''}: {value}; this is a bug in edgevit, please report it with the "
-            "traceback that EDGEVIT_DEBUG=1 prints",
-            _BUG,
-        )
+        sentence, status = _explain(error)
+        click.echo(f"error: {sentence}", err=True)
+        return status
     return 0
 
 
-def _fail(sentence: str, status: int) -> int:
-    click.echo(f"error: {sentence}", err=True)
-    return status
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One sentence, and the exit status."""
+    match error:
+        case EdgevitError():
+            return str(error), error.exit_code
+        case click.ClickException():
+            return error.format_message().replace("\n", " "), error.exit_code
+        case click.Abort() | KeyboardInterrupt():
+            return "interrupted; nothing was written", _INTERRUPTED
+        case OSError():
+            return _describe(error), _BAD_INPUT
+    return (
+        f"{type(error).__name__}: {error}; this is a bug in edgevit, please report it with the traceback "
+        "that EDGEVIT_DEBUG=1 prints",
+        _BUG,
+    )
 
 
 def _describe(error: OSError) -> str:
-    what = error.strerror or str(error)
-    if error.errno == errno.ENOSPC:
-        what = "the disk is full"
+    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
     return f"{error.filename}: {what}" if error.filename else what

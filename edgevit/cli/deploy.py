@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check everything that can be checked, and stop.")
 @options.reporting
 def command(
-    model: str, data: str, output_dir: str, to: str, dry_run: bool, as_json: bool, quiet: bool, **choices: Any
+    *,
+    model: str,
+    data: str,
+    output_dir: str,
+    to: str,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **choices: Any,
 ) -> None:
     """Capture MODEL, export it, verify, evaluate and profile what was written, and report."""
     output.prepare(as_json=as_json, quiet=quiet)
@@ -39,7 +47,9 @@ def command(
             model, data=data, output=output_dir, to=formats, device=choices["device"], force=choices["force"]
         )
         where = "this machine" if target is None else target.title
-        click.echo(f"{output.TICK} {model} can be deployed as {to} for {where} into {output_dir}; nothing was done")
+        click.echo(
+            f"{output.TICK} {model} can be deployed as {to} for {where} into {output_dir}; nothing was done"
+        )
         return
     result = deploy(model, data=data, output=output_dir, to=formats, **choices)
     if as_json:
@@ -53,7 +63,9 @@ def print_deployment(result: Deployment) -> None:
     from edgevit.cli.profile import print_profile
 
     program = result.folder / "program.pt2"
-    click.echo(f"{program}  {output.megabytes(result.program_bytes)}  top-1 {result.evaluation.top1:.2f} % in torch")
+    click.echo(
+        f"{program}  {output.megabytes(result.program_bytes)}  top-1 {result.evaluation.top1:.2f} % in torch"
+    )
     for item in result.artefacts:
         info = item.exported.info
         click.echo(f"{item.exported.path}  {output.megabytes(info.bytes)}  {info.precision}")

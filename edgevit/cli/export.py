@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 @options.output_folder
 @options.batch
 @click.option("--data", metavar="DIR", help="Verify on these images instead of noise.")
-@click.option("--verify/--no-verify", "verify_artefacts", default=True, help="Run what was written and compare.")
+@click.option(
+    "--verify/--no-verify", "verify_artefacts", default=True, help="Run what was written and compare."
+)
 @options.strict
 @options.force
 @options.reporting
 def command(
+    *,
     program: str,
     to: str,
     output_dir: str,

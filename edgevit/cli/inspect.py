@@ -35,7 +35,9 @@ def command(program: str, as_json: bool, quiet: bool) -> None:
     }
     for name, value in rows.items():
         click.echo(f"{name:>15}  {value}")
-    click.echo(f"{'operators':>15}  {len(found.operators)} kinds, {sum(o.count for o in found.operators)} in all")
+    click.echo(
+        f"{'operators':>15}  {len(found.operators)} kinds, {sum(o.count for o in found.operators)} in all"
+    )
     for operator in found.operators:
         click.echo(f"{operator.count:>15}  {operator.operator}")
 

@@ -10,7 +10,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[Any]):
     """``224`` or ``224x192`` (height x width), in pixels."""
 
     name = "pixels"
@@ -24,10 +24,10 @@ class Size(click.ParamType):
         parts = str(value).lower().split("x")
         if len(parts) in (1, 2) and all(part.isascii() and part.isdigit() and int(part) for part in parts):
             return (int(parts[0]), int(parts[-1]))
-        self.fail(f"{value!r} is not a size; write 224 or 224x192 (height x width)", param, ctx)
+        return self.fail(f"{value!r} is not a size; write 224 or 224x192 (height x width)", param, ctx)
 
 
-class Resize(click.ParamType):
+class Resize(click.ParamType[Any]):
     """``256`` (short edge), ``64x64`` (exactly) or ``none``."""
 
     name = "pixels"
@@ -43,10 +43,10 @@ class Resize(click.ParamType):
             return int(text)
         if "x" in text:
             return Size().convert(text, param, ctx)
-        self.fail(f"{value!r} is no resize; write 256 (short edge), 64x64 or none", param, ctx)
+        return self.fail(f"{value!r} is no resize; write 256 (short edge), 64x64 or none", param, ctx)
 
 
-class Channels(click.ParamType):
+class Channels(click.ParamType[Any]):
     """``0.5`` for all three channels, or ``0.485,0.456,0.406``."""
 
     name = "numbers"
@@ -60,11 +60,11 @@ class Channels(click.ParamType):
         except ValueError:
             numbers = ()
         if len(numbers) not in (1, 3):
-            self.fail(f"{value!r}; write one number, or three with commas between them", param, ctx)
+            return self.fail(f"{value!r}; write one number, or three with commas between them", param, ctx)
         return numbers * 3 if len(numbers) == 1 else numbers
 
 
-class Batch(click.ParamType):
+class Batch(click.ParamType[Any]):
     """A number of images, or ``dynamic``."""
 
     name = "images"
@@ -75,7 +75,7 @@ class Batch(click.ParamType):
             return None
         if str(value).isascii() and str(value).isdigit() and int(value):
             return int(value)
-        self.fail(f"{value!r} is no batch; write a number of images or dynamic", param, ctx)
+        return self.fail(f"{value!r} is no batch; write a number of images or dynamic", param, ctx)
 
 
 def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -103,7 +103,9 @@ def source_choices(function: F) -> F:
         ),
         click.option("--num-classes", type=int, help="Classes of the classifier."),
         click.option("--input-size", type=Size(), help="Network input, 224 or 224x192 (height x width)."),
-        click.option("--resize", type=Resize(), help="Before the centre crop: 256 (short edge), 64x64 or none."),
+        click.option(
+            "--resize", type=Resize(), help="Before the centre crop: 256 (short edge), 64x64 or none."
+        ),
         click.option("--interpolation", metavar="NAME", help="bilinear, bicubic, opencv-cubic, ..."),
         click.option("--mean", type=Channels(), help="Of images scaled to 0..1: 0.5 or 0.485,0.456,0.406."),
         click.option("--std", type=Channels(), help="Likewise."),
@@ -112,8 +114,12 @@ def source_choices(function: F) -> F:
     )(function)
 
 
-data = click.option("--data", metavar="DIR", required=True, help="Labelled images: class folders or labels.csv.")
-output_folder = click.option("-o", "--output", "output_dir", metavar="DIR", required=True, help="Folder to write.")
+data = click.option(
+    "--data", metavar="DIR", required=True, help="Labelled images: class folders or labels.csv."
+)
+output_folder = click.option(
+    "-o", "--output", "output_dir", metavar="DIR", required=True, help="Folder to write."
+)
 formats = click.option("--to", default="onnx", show_default=True, help="Formats, with commas between them.")
 batch = click.option(
     "--batch", type=Batch(), default=1, show_default=True, metavar="N|dynamic", help="Images per run."
@@ -122,5 +128,9 @@ strict = click.option("--strict", is_flag=True, help="Fail, and write nothing, w
 force = click.option("--force", is_flag=True, help="Replace what is there.")
 threads = click.option("--threads", type=int, help="Threads of the runtime.  [default: all cores]")
 on_bad_image = click.option(
-    "--on-bad-image", default="fail", show_default=True, metavar="skip|fail", help="About unusable image files."
+    "--on-bad-image",
+    default="fail",
+    show_default=True,
+    metavar="skip|fail",
+    help="About unusable image files.",
 )

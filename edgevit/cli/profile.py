@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Least time spent on timed runs.")
 @options.reporting
 def command(
-    artefact: str, device: str, threads: int | None, runs: int, seconds: float, as_json: bool, quiet: bool
+    *, artefact: str, device: str, threads: int | None, runs: int, seconds: float, as_json: bool, quiet: bool
 ) -> None:
     """Time ARTEFACT in a fresh process: cold load, first inference, warm-up, then percentiles."""
     output.prepare(as_json=as_json, quiet=quiet)
@@ -39,7 +39,8 @@ def print_profile(result: LatencyProfile) -> None:
     click.echo(f"{result.artefact} on {result.device} ({result.machine}, {result.cores} cores)")
     click.echo(f"  {result.runtime}, {result.delegate}, {threads}, input {list(result.input_shape)}")
     click.echo(
-        f"  p50 {result.percentile(50):.2f} ms   p90 {result.percentile(90):.2f}   p99 {result.percentile(99):.2f}   "
+        f"  p50 {result.percentile(50):.2f} ms   p90 {result.percentile(90):.2f}   "
+        f"p99 {result.percentile(99):.2f}   "
         f"mean {result.mean_ms:.2f} +- {result.std_ms:.2f}   ({result.runs} runs)"
     )
     click.echo(

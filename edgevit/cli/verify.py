@@ -12,11 +12,16 @@ from edgevit.cli import options, output
 @click.option("--against", metavar="FILE.pt2", required=True, help="The Program it was made from.")
 @click.option("--data", metavar="DIR", help="Run these images instead of noise.")
 @click.option("--samples", type=int, default=16, show_default=True, help="Number of inputs.")
-@click.option("--tolerance", type=float, help="Largest relative difference that passes.  [default: by precision]")
+@click.option(
+    "--tolerance", type=float, help="Largest relative difference that passes.  [default: by precision]"
+)
 @options.on_bad_image
-@click.option("--strict/--no-strict", default=True, show_default=True, help="Exit with 1 when it does not pass.")
+@click.option(
+    "--strict/--no-strict", default=True, show_default=True, help="Exit with 1 when it does not pass."
+)
 @options.reporting
 def command(
+    *,
     artefact: str,
     against: str,
     data: str | None,

@@ -128,7 +128,7 @@ def _outputs(result: object) -> tuple[torch.Tensor, ...]:
     results = results if isinstance(results, tuple | list) else (results,)
     if not results or not all(isinstance(item, torch.Tensor) for item in results):
         raise EdgevitError(
-            f"the model returned {type(result).__name__}; a tensor of logits, or a tuple of tensors, is needed"
+            f"the model returned {type(result).__name__}; logits, or a tuple of tensors, are needed"
         )
     return tuple(results)
 
@@ -140,8 +140,8 @@ def _agreement(expected: tuple[torch.Tensor, ...], actual: tuple[torch.Tensor, .
         scale = theirs.abs().max().item()
         if not difference <= _CAPTURE_TOLERANCE * max(scale, 1e-6):
             raise EdgevitError(
-                f"{name}: its exported graph differs from the model by {difference:.3g} on values up to "
-                f"{scale:.3g}; the model does not compute the same thing twice, or depends on its input's values"
+                f"{name}: its exported graph differs from the model by {difference:.3g} on values up "
+                f"to {scale:.3g}; the model is random, or depends on its input's values"
             )
         worst = max(worst, difference)
     return worst
@@ -156,12 +156,16 @@ def _recaptured(path: Path, choices: Choices, name: str | None) -> Program:
     if extra["edgevit_card.json"]:
         card = Card.from_json(extra["edgevit_card.json"], str(path))
         changes = {"preprocessing": refine(card.preprocessing, choices)}
-        card = card.model_copy(update={**changes, "labels": choices.labels or card.labels, "name": name or card.name})
+        card = card.model_copy(
+            update={**changes, "labels": choices.labels or card.labels, "name": name or card.name}
+        )
         program = Program(exported, card)
     else:
         program = Program(exported, _foreign_card(path, exported, choices, name))
     if choices.input_size not in (None, tuple(program.input_shape[2:])):
-        raise EdgevitError(f"{path} was captured for {program.input_shape[2:]} images; --input-size cannot change it")
+        raise EdgevitError(
+            f"{path} was captured for {program.input_shape[2:]} images; --input-size cannot change it"
+        )
     return _checked(program)
 
 

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from edgevit.errors import EdgevitError
 
-CARD_VERSION = 1
-
 Interpolation = Literal[
     "nearest", "bilinear", "bicubic", "lanczos", "opencv-linear", "opencv-cubic", "opencv-area"
 ]
@@ -123,7 +121,7 @@ class Step(_Frozen):
 class Card(_Frozen):
     """Everything about a model that is not its graph or its weights."""
 
-    version: Literal[1] = CARD_VERSION
+    version: Literal[1] = 1
     name: str = Field(min_length=1)
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None = None

@@ -16,7 +16,6 @@ from edgevit.graph.weights import digest, load_into, read_weights
 RANDOM = "random"
 
 
-
 @dataclass(frozen=True)
 class Choices:
     """What the user says about a model; None leaves it to the model's own configuration.

@@ -52,9 +52,13 @@ def load_hf(name: str, choices: Choices) -> Source:
             processor = _hf_processor(transformers, name)
     except OSError as error:
         problem = f"the files in {name} are incomplete: {first_line(error)}"
-        raise EdgevitError(f"hf:{name}: {problem}" if Path(name).is_dir() else no_download(f"hf:{name}")) from error
+        raise EdgevitError(
+            f"hf:{name}: {problem}" if Path(name).is_dir() else no_download(f"hf:{name}")
+        ) from error
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise EdgevitError(f"hf:{name} cannot be loaded as an image classifier: {first_line(error)}") from error
+        raise EdgevitError(
+            f"hf:{name} cannot be loaded as an image classifier: {first_line(error)}"
+        ) from error
     weights, sha = given_weights(model, choices, otherwise=f"transformers hub: {name}")
     labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     generic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
@@ -89,7 +93,9 @@ def _hf_processor(transformers: Any, name: str) -> Mapping[str, Any]:
     return settings
 
 
-def _hf_preprocessing(name: str, config: Any, processor: Mapping[str, Any], choices: Choices) -> Preprocessing:
+def _hf_preprocessing(
+    name: str, config: Any, processor: Mapping[str, Any], choices: Choices
+) -> Preprocessing:
     if not processor:
         return declared_preprocessing(f"hf:{name} has no preprocessor_config.json", choices)
     size = processor.get("size") or {}

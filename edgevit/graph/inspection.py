@@ -61,7 +61,8 @@ def inspect(program: Program | str | Path) -> Inspection:
         card=program.card,
         input_shape=_named(program.input_shape),
         output_shapes={
-            name: _named(shape) for name, shape in zip(program.card.outputs, program.output_shapes, strict=True)
+            name: _named(shape)
+            for name, shape in zip(program.card.outputs, program.output_shapes, strict=True)
         },
         parameters=program.parameter_count,
         weight_bytes=sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor)),
@@ -79,7 +80,7 @@ def count_macs(program: Program) -> int:
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     def attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
-        return int(sdpa_flop_count(query, key, value))
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
     # torch counts the attention kernels of GPUs; this is the one a CPU runs.
     kernels = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}  # noqa: SLF001

@@ -58,14 +58,17 @@ class Program:
     @property
     def graph(self) -> torch.fx.Graph:
         """The ATen graph."""
-        return self.exported.graph
+        graph: torch.fx.Graph = self.exported.graph
+        return graph
 
     @cached_property
     def input_shape(self) -> tuple[int | torch.SymInt, ...]:
         """Shape of the input, the first dimension symbolic where the batch is dynamic."""
         names = self.exported.graph_signature.user_inputs
         if len(names) != 1:
-            raise EdgevitError(f"the graph of {self.card.name} has {len(names)} inputs; one image is expected")
+            raise EdgevitError(
+                f"the graph of {self.card.name} has {len(names)} inputs; one image is expected"
+            )
         node = next(node for node in self.graph.nodes if node.name == names[0])
         return tuple(node.meta["val"].shape)
 
@@ -165,9 +168,7 @@ def read_exported(path: Path, extra_files: dict[str, str] | None = None) -> Expo
             return torch.export.load(stream, extra_files=extra_files)
         except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise EdgevitError(
-                f"{path} could not be read by torch {torch.__version__}: {reason}"
-            ) from error
+            raise EdgevitError(f"{path} could not be read by torch {torch.__version__}: {reason}") from error
 
 
 def export_module(module: torch.nn.Module, example: torch.Tensor, *, dynamic_batch: bool) -> ExportedProgram:

@@ -64,7 +64,8 @@ def _timm_preprocessing(timm: Any, name: str, module: torch.nn.Module, choices: 
     config = timm.data.resolve_model_data_config(module)
     if config["crop_mode"] not in ("center", "squash"):
         raise EdgevitError(
-            f"timm:{name} uses the crop mode {config['crop_mode']!r}; pass --resize and --interpolation instead"
+            f"timm:{name} uses the crop mode {config['crop_mode']!r}, which is not supported; capture it "
+            "from a function of your own and say --input-size, --resize, --mean and --std"
         )
     base = Preprocessing.cropped(
         choices.input_size or tuple(config["input_size"][1:]),

@@ -28,17 +28,17 @@ def make_torchvision_importable() -> None:
     if _library is not None or spec is None or spec.origin is None or _binary_loads(Path(spec.origin).parent):
         return
     source = Path(spec.origin).with_name("_meta_registrations.py").read_text(encoding="utf-8")
-    _library = torch.library.Library("torchvision", "FRAGMENT")
+    _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in re.findall(r"""register_fake\(["']torchvision::(\w+)["']\)""", source):
         if not hasattr(torch.ops.torchvision, name):
             # The schema is never used: nothing in the field's classifiers calls these operators.
-            _library.define(f"{name}() -> ()")
+            _library.define(f"{name}() -> ()")  # type: ignore[no-untyped-call]
 
 
 def _binary_loads(package: Path) -> bool:
     for binary in (*package.glob("_C.so"), *package.glob("_C.pyd")):
         try:
-            torch.ops.load_library(binary)
+            torch.ops.load_library(binary)  # type: ignore[no-untyped-call]
         except OSError:
             return False
         return True

@@ -29,8 +29,8 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = existing_file(path, "--weights")
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    container = next((key for key in _CONTAINERS if isinstance(loaded.get(key), Mapping)), None)
-    state = loaded[container] if container else loaded
+    nested = (loaded.get(key) for key in _CONTAINERS)
+    state = next((value for value in nested if isinstance(value, Mapping)), loaded)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise EdgevitError(f"--weights: {path} holds no tensors")

@@ -66,8 +66,8 @@ class LatencyProfile:
         if self.spread <= _WIDE_SPREAD:
             return None
         return (
-            f"the middle 80 % of the runs spread over {100 * self.spread:.0f} % of the median: the machine was "
-            "busy or changed its clock; profile again when it is idle"
+            f"the middle 80 % of the runs spread over {100 * self.spread:.0f} % of the median: "
+            "the machine was busy or changed its clock; profile again when it is idle"
         )
 
     def summary(self) -> dict[str, object]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
@@ -50,7 +51,8 @@ def profile(
     threads = usable_cores() if threads is None else threads
     if threads < 1 or runs < 1 or seconds < 0:
         raise EdgevitError(
-            f"--threads {threads}, --runs {runs}, --seconds {seconds:g}: threads and runs start at 1, seconds at 0"
+            f"--threads {threads}, --runs {runs}, --seconds {seconds:g}: "
+            "threads and runs start at 1, seconds at 0"
         )
     path = check_artefact(artefact)
     extras.require("onnx", f"profiling {path}")
@@ -68,7 +70,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_probe(path: Path, threads: int, runs: int, seconds: float) -> dict[str, object]:
+def _run_probe(path: Path, threads: int, runs: int, seconds: float) -> dict[str, Any]:
     options = {
         "artefact": str(path.resolve()),
         "threads": threads,
@@ -91,5 +93,5 @@ def _run_probe(path: Path, threads: int, runs: int, seconds: float) -> dict[str,
     if result.returncode != 0:
         reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
         raise EdgevitError(f"{path} could not be profiled: {reason}")
-    facts: dict[str, object] = json.loads(result.stdout.splitlines()[-1])
+    facts: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return facts

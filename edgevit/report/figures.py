@@ -1,0 +1,122 @@
+"""Figures as people read them: three digits, the unit beside them, never an exponent for a size."""
+
+from __future__ import annotations
+
+import math
+
+# Between a figure and its unit, so that no line breaks there.
+NBSP = "\N{NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+
+# Two accuracies closer than this print alike.
+_SAME_POINTS = 0.005
+
+
+def digits(value: float) -> str:
+    """A value to three significant digits, thousands in full.
+
+    >>> digits(0.01234), digits(1.1), digits(12.34), digits(4321.0), digits(0)
+    ('0.0123', '1.10', '12.3', '4,321', '0')
+    """
+    if value == 0:
+        return "0"
+    # Rounded first: 9.996 prints as 10.0, not as 10.00.
+    size = float(f"{abs(value):.3g}")
+    decimals = max(0, 2 - math.floor(math.log10(size)))
+    return f"{value:,.{decimals}f}"
+
+
+def milliseconds(value: float) -> str:
+    """A time in milliseconds.
+
+    >>> milliseconds(1.097748).replace(NBSP, " ")
+    '1.10 ms'
+    """
+    return f"{digits(value)}{NBSP}ms"
+
+
+def seconds(value: float) -> str:
+    """A time in seconds, minutes from two minutes on.
+
+    >>> seconds(9.04).replace(NBSP, " "), seconds(150).replace(NBSP, " ")
+    ('9.04 s', '2 min 30 s')
+    """
+    if value < 120:
+        return f"{digits(value)}{NBSP}s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes:,}{NBSP}min{NBSP}{rest}{NBSP}s"
+
+
+def memory(value: float) -> str:
+    """Megabytes (10^6 bytes).
+
+    >>> memory(76.84).replace(NBSP, " ")
+    '76.8 MB'
+    """
+    return f"{digits(value)}{NBSP}MB"
+
+
+def megabytes(size: int) -> str:
+    """Bytes in megabytes (10^6).
+
+    >>> megabytes(22883344).replace(NBSP, " ")
+    '22.9 MB'
+    """
+    return memory(size / 1e6)
+
+
+def magnitude(value: int) -> str:
+    """A large count with its thousands, millions or billions (10^9).
+
+    >>> [magnitude(value).replace(NBSP, " ") for value in (12, 20862336, 4250000000)]
+    ['12', '20.9 M', '4.25 G']
+    """
+    for limit, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= limit:
+            return f"{digits(value / limit)}{NBSP}{unit}"
+    return str(value)
+
+
+def percent(value: float) -> str:
+    """A percentage to two decimals.
+
+    >>> percent(28.999999999999996).replace(NBSP, " ")
+    '29.00 %'
+    """
+    return f"{value:.2f}{NBSP}%"
+
+
+def points(value: float, reference: float) -> str:
+    """How far a percentage lies from another, in percentage points.
+
+    >>> points(79.5, 80.0).replace(NBSP, " ").replace(MINUS, "-"), points(80.0, 80.0)
+    ('-0.50 points', 'no difference')
+    """
+    difference = value - reference
+    if abs(difference) < _SAME_POINTS:
+        return "no difference"
+    sign = MINUS if difference < 0 else "+"
+    return f"{sign}{abs(difference):.2f}{NBSP}points"
+
+
+def size_ratio(size: int, reference: int) -> str:
+    """How many times smaller or larger one size is than another.
+
+    >>> size_ratio(25, 100), size_ratio(120, 100), size_ratio(100, 100)
+    ('4.00 times smaller', '1.20 times larger', 'the same size')
+    """
+    if size <= 0 or reference <= 0:
+        return "no size to compare with"
+    ratio = size / reference
+    if 0.995 < ratio < 1.005:
+        return "the same size"
+    return f"{digits(1 / ratio)} times smaller" if ratio < 1 else f"{digits(ratio)} times larger"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, plural where it must be.
+
+    >>> counted(1, "thread"), counted(2349, "run"), counted(2, "image")
+    ('1 thread', '2,349 runs', '2 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
