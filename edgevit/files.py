@@ -61,14 +61,14 @@ def check_output(path: Path, *, names: Iterable[str] = (), force: bool = False) 
         EdgevitError: naming what stands in the way.
     """
     names = list(names)
-    targets = [path / name for name in names] or [path]
-    existing = next((target for target in targets if target.exists()), None)
-    if existing is not None and not force:
-        raise EdgevitError(f"{existing} exists already; choose another output or pass --force to replace it")
     if names and path.exists() and not path.is_dir():
         raise EdgevitError(f"{path} is a file; a folder is needed for the output")
     if not names and path.is_dir():
         raise EdgevitError(f"{path} is a folder; a file name is needed for the output")
+    targets = [path / name for name in names] or [path]
+    existing = next((target for target in targets if target.exists()), None)
+    if existing is not None and not force:
+        raise EdgevitError(f"{existing} exists already; choose another output or pass --force to replace it")
     parent = path if names else path.parent
     while not parent.exists():
         parent = parent.parent
@@ -101,22 +101,48 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     Raises:
         EdgevitError: when the destination cannot be written.
     """
-    created = _missing_parents(folder)
+    staging = _Staging(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".edgevit-", dir=folder))
+        staging.open()
     except OSError as error:
         raise EdgevitError(f"cannot write to the output folder {folder}: {error.strerror}") from error
-    done = False
     try:
-        yield stage
-        for entry in sorted(stage.iterdir()):
+        yield staging.stage
+        for entry in sorted(staging.stage.iterdir()):
             _replace(entry, folder / entry.name)
-        done = True
+        staging.created.clear()
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if not done:
-            _remove_empty(created)
+        staging.close()
+
+
+class _Staging:
+    """A stage, and the folders that exist only for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.created = _missing_parents(folder)
+        self.stage = folder
+
+    def open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.stage = Path(tempfile.mkdtemp(prefix=".edgevit-", dir=self.folder))
+        _open_stagings.append(self)
+
+    def close(self) -> None:
+        shutil.rmtree(self.stage, ignore_errors=True)
+        for folder in self.created:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        _open_stagings.remove(self)
+
+
+_open_stagings: list[_Staging] = []
+
+
+def abandon_staged() -> None:
+    """Remove every stage that is open: for a process that is about to end without unwinding."""
+    for staging in reversed(_open_stagings.copy()):
+        staging.close()
 
 
 def _missing_parents(folder: Path) -> list[Path]:
@@ -125,12 +151,6 @@ def _missing_parents(folder: Path) -> list[Path]:
         missing.append(folder)
         folder = folder.parent
     return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _replace(source: Path, destination: Path) -> None:

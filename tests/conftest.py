@@ -29,8 +29,9 @@ class TinyHybrid(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         tokens = self.norm(self.conv(image)).relu().flatten(2).transpose(1, 2)
-        query, key, value = self.qkv(tokens).chunk(3, dim=-1)
-        mixed = tokens + nn.functional.scaled_dot_product_attention(query, key, value)
+        query, key, value = self.qkv(tokens).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        mixed = tokens + attended.transpose(1, 2).flatten(2)
         return self.head(mixed.mean(dim=1))
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
+from typing import NoReturn
 
 import click
 
 from edgevit.errors import EdgevitError, closest
+from edgevit.files import abandon_staged
 
 # In the order people meet them.
 _COMMANDS = ("deploy", "capture", "inspect", "export", "verify", "evaluate", "profile", "devices", "doctor")
 
-_FAILED, _BAD_INPUT, _BUG, _INTERRUPTED = 1, 2, 70, 130
+_FAILED, _BAD_INPUT, _BUG = 1, 2, 70
 
 
 class _LazyGroup(click.Group):
@@ -48,8 +53,25 @@ def program() -> None:
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a check failed, 2 bad input, 3 something not installed."""
+    """Run the command line and exit.
+
+    0 done, 1 a check failed, 2 bad input, 3 something is not installed, 70 a bug, 130 interrupted.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     sys.exit(run(sys.argv[1:]))
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    """End at once, and leave nothing half-written.
+
+    An exception would be Python's way; raised while torch's library is being loaded it passes through
+    C++ frames that cannot unwind it, and the process aborts.
+    """
+    abandon_staged()
+    with contextlib.suppress(OSError):
+        os.write(2, b"error: interrupted; nothing was written\n")
+    os._exit(128 + number)
 
 
 def run(arguments: list[str]) -> int:
@@ -64,7 +86,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     # The last resort as well: a bug is reported without a page of traceback.
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001
         if os.environ.get("EDGEVIT_DEBUG"):
             traceback.print_exc()
         sentence, status = _explain(error)
@@ -80,8 +102,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
             return str(error), error.exit_code
         case click.ClickException():
             return error.format_message().replace("\n", " "), error.exit_code
-        case click.Abort() | KeyboardInterrupt():
-            return "interrupted; nothing was written", _INTERRUPTED
         case OSError():
             return _describe(error), _BAD_INPUT
     return (

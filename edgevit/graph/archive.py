@@ -17,6 +17,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -92,7 +93,8 @@ def check_archive(stream: IO[bytes], origin: str) -> None:
     try:
         with zipfile.ZipFile(stream) as archive:
             _check_members(archive, origin)
-    except zipfile.BadZipFile as error:
+    # A damaged directory reaches zipfile as odd names, unknown compression or encryption.
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise EdgevitError(f"{origin} is not a .pt2 archive, or is truncated") from error
     stream.seek(0)
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from edgevit.errors import EdgevitError
 from edgevit.extras import version_of
-from edgevit.files import sha256_of
+from edgevit.files import existing_file, sha256_of
 from edgevit.graph.card import Card, Preprocessing, Provenance, Step
 from edgevit.graph.choices import Choices, Source, declared_preprocessing, read_labels, refine
 from edgevit.graph.hub import first_line
@@ -67,7 +67,7 @@ def capture(
         labels=read_labels(labels) if isinstance(labels, str | Path) else labels,
     )
     if isinstance(model, str) and model.endswith(".pt2"):
-        return _recaptured(Path(model), choices, name)
+        return _recaptured(existing_file(model, "model"), choices, name)
     if isinstance(model, str):
         source, origin = load_source(model, choices), model
     else:

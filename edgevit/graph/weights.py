@@ -57,7 +57,8 @@ def _read_torch(path: Path) -> Mapping[str, object]:
             f"--weights: {path} cannot be read as plain tensors (edgevit never unpickles other objects); "
             "save its state_dict() with safetensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    # On bytes that are no torch file, its reader raises whatever it stumbles over.
+    except Exception as error:
         raise EdgevitError(f"--weights: {path} is neither a torch nor a safetensors file") from error
     if not isinstance(loaded, Mapping):
         raise EdgevitError(f"--weights: {path} holds a {type(loaded).__name__}, not a state_dict")

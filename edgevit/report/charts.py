@@ -32,15 +32,16 @@ def element(name: str, *children: str, **attributes: str | float) -> Markup:
     >>> str(element("text", "a < b", text_anchor="end"))
     '<text text-anchor="end">a &lt; b</text>'
     """
-    written = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items()
-    )
+    named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
+    written = Markup("").join(Markup(' {}="{}"').format(key, value) for key, value in named.items())
     return Markup("<{0}{1}>{2}</{0}>").format(name, written, Markup("").join(children))
 
 
 def chart(height: float, label: str, *children: str) -> Markup:
     """A drawing as wide as its place, with the words that stand for it where it cannot be seen."""
-    return element("svg", *children, class_="chart", role="img", aria_label=label, width="100%", height=height)
+    return element(
+        "svg", *children, class_="chart", role="img", aria_label=label, width="100%", height=height
+    )
 
 
 def short(name: str) -> str:
@@ -70,6 +71,24 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Where on the width of a chart values lie, `low` at its left edge and `high` at its right."""
+
+    low: float
+    high: float
+
+    def share(self, value: float) -> float:
+        """Percent of the width at which a value lies, kept inside the chart."""
+        if not self.high > self.low:
+            return 50.0
+        return min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low)))
+
+    def at(self, value: float) -> str:
+        """The same, as an attribute."""
+        return f"{self.share(value):.3f}%"
+
+
 # --- latency ------------------------------------------------------------------------------------------
 
 
@@ -90,7 +109,7 @@ def latency_histogram(samples: Sequence[float], markers: Sequence[tuple[str, flo
     # One line of text per marker: neighbouring percentiles are often too close for one line.
     top = 20 * len(markers) + 4
     base = top + 130
-    scale = _Scale(low, high)
+    scale = Scale(low, high)
     bars = [_bin(item, scale, base, 130 / max(count for *_, count in bins)) for item in bins]
     lines = [_marker(row, *marker, scale, base) for row, marker in enumerate(markers)]
     described = ", ".join(f"{name} {milliseconds(value)}" for name, value in markers)
@@ -98,22 +117,7 @@ def latency_histogram(samples: Sequence[float], markers: Sequence[tuple[str, flo
     return chart(base + _AXIS, label, *bars, *_axis(scale, base), *lines)
 
 
-@dataclass(frozen=True)
-class _Scale:
-    low: float
-    high: float
-
-    def share(self, value: float) -> float:
-        """Percent of the width at which a value lies, kept inside the chart."""
-        if not self.high > self.low:
-            return 50.0
-        return min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low)))
-
-    def at(self, value: float) -> str:
-        return f"{self.share(value):.3f}%"
-
-
-def _bin(item: tuple[float, float, int], scale: _Scale, base: float, per_run: float) -> Markup:
+def _bin(item: tuple[float, float, int], scale: Scale, base: float, per_run: float) -> Markup:
     start, end, count = item
     height = count * per_run
     return element(
@@ -129,7 +133,7 @@ def _bin(item: tuple[float, float, int], scale: _Scale, base: float, per_run: fl
     )
 
 
-def _marker(row: int, name: str, value: float, scale: _Scale, base: float) -> Markup:
+def _marker(row: int, name: str, value: float, scale: Scale, base: float) -> Markup:
     at, y = scale.at(value), 20 * row
     # Past the middle the words go to the left of their line, or they would leave the chart.
     left = scale.share(value) > 60
@@ -149,7 +153,7 @@ def _marker(row: int, name: str, value: float, scale: _Scale, base: float) -> Ma
     )
 
 
-def _axis(scale: _Scale, base: float, unit: str = "") -> list[Markup]:
+def _axis(scale: Scale, base: float, unit: str = "") -> list[Markup]:
     ticks = nice_ticks(scale.low, scale.high)
     labels = [
         element("text", f"{tick:g}{unit}", class_="soft", x=scale.at(tick), y=base + 17, text_anchor="middle")
@@ -188,38 +192,38 @@ def _slowest_of_groups(values: Sequence[float], most: int) -> list[float]:
 def timeline(stages: Sequence[tuple[str, float]]) -> Markup:
     """Stages one under another, each starting where the one before it ended; seconds beside them."""
     total = sum(duration for _, duration in stages)
-    scale = _Scale(0, total)
+    scale = Scale(0, total)
     rows, started = [], 0.0
     for index, (name, duration) in enumerate(stages):
         rows.append(_bar_row(index, name, seconds(duration), scale, (started, started + duration)))
         started += duration
     spoken = ", ".join(f"{name} {seconds(duration)}" for name, duration in stages)
-    return chart(_ROW * len(stages), f"Timeline of {seconds(total)}: {spoken}", *rows)
+    return chart(_rows_height(len(stages)), f"Timeline of {seconds(total)}: {spoken}", *rows)
 
 
 def size_bars(files: Sequence[tuple[str, int, str]]) -> Markup:
     """Files by size: (name, bytes, size in words)."""
-    scale = _Scale(0, max((size for _, size, _ in files), default=0))
+    scale = Scale(0, max((size for _, size, _ in files), default=0))
     rows = [_bar_row(index, name, words, scale, (0, size)) for index, (name, size, words) in enumerate(files)]
     spoken = ", ".join(f"{name} {words}" for name, _, words in files)
-    return chart(_ROW * len(files), f"Sizes: {spoken}", *rows)
+    return chart(_rows_height(len(files)), f"Sizes: {spoken}", *rows)
 
 
-def _bar_row(
-    index: int, name: str, value: str, scale: _Scale, span: tuple[float, float]
-) -> Markup:
-    y = index * _ROW
-    start, end = span
+def _rows_height(count: int) -> int:
+    return _ROW * (count - 1) + _BAR_TOP + _BAR
+
+
+def _bar_row(index: int, name: str, value: str, scale: Scale, span: tuple[float, float]) -> Markup:
+    y, (start, end) = index * _ROW, span
+    bar = {"y": y + _BAR_TOP, "height": _BAR, "rx": _BAR / 2}
     width = scale.share(end) - scale.share(start) if scale.high > scale.low else 0.0
     return element(
         "g",
         element("title", f"{name}: {value}"),
         element("text", short(name), x="0%", y=y + 13),
         element("text", value, class_="strong", x="100%", y=y + 13, text_anchor="end"),
-        element("rect", class_="track", x="0%", width="100%", y=y + _BAR_TOP, height=_BAR, rx=_BAR / 2),
-        element(
-            "rect", class_="bar", x=scale.at(start), width=f"{width:.3f}%", y=y + _BAR_TOP, height=_BAR, rx=_BAR / 2
-        ),
+        element("rect", class_="track", x="0%", width="100%", **bar),
+        element("rect", class_="bar", x=scale.at(start), width=f"{width:.3f}%", **bar),
         class_="row",
     )
 
@@ -250,14 +254,14 @@ def accuracy_dots(rows: Sequence[tuple[str, float]]) -> Markup:
     return chart(base + _AXIS, f"Top-1 accuracy: {spoken}", line, *dots, *_axis(scale, base, f"{NBSP}%"))
 
 
-def accuracy_scale(values: Sequence[float]) -> _Scale:
+def accuracy_scale(values: Sequence[float]) -> Scale:
     """Room around the values, at least two points in all, inside 0 to 100 percent."""
     low, high = min(values), max(values)
     margin = max(1.0, 0.35 * (high - low))
-    return _Scale(max(0.0, low - margin), min(100.0, high + margin))
+    return Scale(max(0.0, low - margin), min(100.0, high + margin))
 
 
-def _dot_row(index: int, name: str, value: float, reference: float, scale: _Scale) -> Markup:
+def _dot_row(index: int, name: str, value: float, reference: float, scale: Scale) -> Markup:
     y = index * _ROW
     words = percent(value) if index == 0 else f"{percent(value)}, {points(value, reference)}"
     middle = y + _BAR_TOP + _BAR / 2

@@ -113,10 +113,23 @@ def size_ratio(size: int, reference: int) -> str:
     return f"{digits(1 / ratio)} times smaller" if ratio < 1 else f"{digits(ratio)} times larger"
 
 
-def counted(number: int, noun: str) -> str:
+def chance(value: float) -> str:
+    """A probability from 0 to 1 in whole percent; never a certainty it is not.
+
+    >>> [chance(value).replace(NBSP, " ") for value in (0.1125, 0.9994, 0.0004)]
+    ['11 %', 'over 99 %', 'under 1 %']
+    """
+    if value > 0.99:
+        return f"over 99{NBSP}%"
+    if value < 0.01:
+        return f"under 1{NBSP}%"
+    return f"{100 * value:.0f}{NBSP}%"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, plural where it must be.
 
-    >>> counted(1, "thread"), counted(2349, "run"), counted(2, "image")
-    ('1 thread', '2,349 runs', '2 images')
+    >>> counted(1, "thread"), counted(2349, "run"), counted(2, "class", "classes")
+    ('1 thread', '2,349 runs', '2 classes')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
