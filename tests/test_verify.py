@@ -25,7 +25,7 @@ class Echo:
     runtime: str = "echo"
     num_classes: int = 3
 
-    def run(self, images: np.ndarray) -> list[np.ndarray]:  # noqa: ARG002
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
         return self.outputs
 
 
