@@ -49,7 +49,8 @@ MODELS = (
 )
 BEGIN, END = "<!-- table: benchmarks/onnx_export.py -->", "<!-- end of table -->"
 HEADER = (
-    "| model | ATen nodes | ONNX nodes | MB | relative error | capture s | export s | time over torch's exporter |\n"
+    "| model | ATen nodes | ONNX nodes | MB | relative error | capture s | export s "
+    "| time over torch's exporter |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
