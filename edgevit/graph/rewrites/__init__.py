@@ -1,0 +1,57 @@
+"""Graph rewrites that unblock export: each exact, each ``Program -> Program``, each in its own module.
+
+A rewrite that finds nothing to do returns the very program it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgevit.graph.program import Program
+from edgevit.graph.rewrites.conv3d_to_conv2d import conv3d_to_conv2d
+from edgevit.graph.rewrites.drop_no_ops import drop_no_ops
+from edgevit.graph.rewrites.fold_batch_norm import fold_batch_norm
+from edgevit.graph.rewrites.fold_constants import fold_constants
+from edgevit.graph.rewrites.limit_rank import limit_rank
+from edgevit.graph.rewrites.make_functional import make_functional
+from edgevit.graph.rewrites.merge_reshapes import merge_reshapes
+
+Rewrite = Callable[[Program], Program]
+
+# Memory first, so that the others need not think of it; constants before the batch norms that may read
+# them; reshapes before batch norms, which see through them, and last, because the others leave some behind.
+EXPORT_REWRITES: tuple[Rewrite, ...] = (
+    make_functional,
+    drop_no_ops,
+    merge_reshapes,
+    fold_constants,
+    fold_batch_norm,
+    conv3d_to_conv2d,
+    limit_rank,
+    merge_reshapes,
+)
+
+
+def prepare_for_export(program: Program) -> Program:
+    """Apply every rewrite that helps all targets, in order.
+
+    A program captured with a dynamic batch keeps it. Making it static first (`Program.with_batch`) lets
+    constants be folded whose shape depends on the batch.
+    """
+    for rewrite in EXPORT_REWRITES:
+        program = rewrite(program)
+    return program
+
+
+__all__ = [
+    "EXPORT_REWRITES",
+    "Rewrite",
+    "conv3d_to_conv2d",
+    "drop_no_ops",
+    "fold_batch_norm",
+    "fold_constants",
+    "limit_rank",
+    "make_functional",
+    "merge_reshapes",
+    "prepare_for_export",
+]

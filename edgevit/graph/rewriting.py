@@ -1,0 +1,314 @@
+"""How a rewrite changes a Program: an editor on a copy of its graph.
+
+A rewrite must leave its input as it was, keep the batch dynamic, and hand on a graph that every later
+reader (run, save, export, another rewrite) can use. `Editor` is the one mechanism for that:
+
+1. The ATen graph is copied. Weights are shared with the original and never written to: a changed weight
+   is a new tensor.
+2. The rewrite edits the copy. Every node it adds is evaluated on fake tensors at once, with the symbolic
+   batch, so shapes are known while editing and `Editor.replace` can refuse a node of another shape.
+3. `Editor.finish` drops what is no longer used, runs fake tensors again through every node whose inputs
+   changed in shape or strides, and builds a new ``ExportedProgram`` with its public constructor, whose
+   verifier checks graph, signature and weights against each other. The card gets a `Step`.
+
+The other way, ``torch.export`` of the edited module, traces the model anew for every rewrite (seconds
+where this takes a fraction of one) and would undo what the tracer writes differently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import operator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from edgevit.graph.card import Step
+from edgevit.graph.program import Program
+
+Size = int | torch.SymInt
+Shape = tuple[Size, ...]
+
+# The order in which torch.export lifts what a graph reads into placeholders.
+_PLACEHOLDER_ORDER = {
+    InputKind.TOKEN: 0,
+    InputKind.PARAMETER: 1,
+    InputKind.BUFFER: 2,
+    InputKind.CONSTANT_TENSOR: 3,
+    InputKind.CUSTOM_OBJ: 4,
+    InputKind.USER_INPUT: 5,
+}
+_PREFIX = {InputKind.PARAMETER: "p_", InputKind.BUFFER: "b_"}
+
+
+class Editor:
+    """A copy of a program's graph, open for change.
+
+    Attributes:
+        graph: the copy; `call` adds to it, `replace` rewires it.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        exported = program.exported
+        self.graph = _copied(exported.graph)
+        # Unused-node removal asks the owning module about sub-graphs.
+        self.graph.owning_module = exported.graph_module
+        self._specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+        self._state: dict[str, Any] = dict(exported.state_dict)
+        self._constants: dict[str, Any] = dict(exported.constants)
+        self._fake_mode = _fake_mode(self.graph)
+        self._origin: Node | None = None
+        self._evaluated_on = {node: _layouts_read(node) for node in self.graph.nodes}
+
+    def value(self, node: object) -> torch.Tensor | None:
+        """The tensor behind a parameter, buffer or constant; None for any other node or argument."""
+        spec = self._specs.get(node.name) if isinstance(node, Node) else None
+        if spec is None or spec.target is None or spec.kind is InputKind.CUSTOM_OBJ:
+            return None
+        value = self._state.get(spec.target, self._constants.get(spec.target))
+        return value.detach() if isinstance(value, torch.Tensor) else None
+
+    def path(self, node: Node) -> str:
+        """The dotted name of a parameter, buffer or constant in the model."""
+        return str(self._specs[node.name].target)
+
+    def is_parameter(self, node: Node) -> bool:
+        """Whether the node reads a trained parameter."""
+        return node.name in self._specs and self._specs[node.name].kind is InputKind.PARAMETER
+
+    @contextlib.contextmanager
+    def before(self, node: Node) -> Iterator[None]:
+        """Where `call` adds nodes; they are of the same module as `node`."""
+        outer, self._origin = self._origin, node
+        try:
+            with self.graph.inserting_before(node):
+                yield
+        finally:
+            self._origin = outer
+
+    def call(self, target: Any, *args: Any) -> Node:
+        """Add a call of an ATen operator, with its shape and dtype worked out."""
+        node = self.graph.call_function(target, args)
+        if self._origin is not None and "nn_module_stack" in self._origin.meta:
+            node.meta["nn_module_stack"] = self._origin.meta["nn_module_stack"]
+        node.meta["val"] = self._evaluate(node)
+        self._evaluated_on[node] = _layouts_read(node)
+        return node
+
+    def add_tensor(self, path: str, value: torch.Tensor, *, parameter: bool = False) -> Node:
+        """Give the graph one more parameter or (persistent) buffer.
+
+        Args:
+            path: its dotted name; a number is appended where that is taken.
+            value: what it holds; the caller gives it away.
+            parameter: whether it counts as trained.
+        """
+        path = _unused(path, self._state.keys() | self._constants.keys())
+        kind = InputKind.PARAMETER if parameter else InputKind.BUFFER
+        with self._after_placeholders_of(kind):
+            node = self.graph.placeholder(_PREFIX[kind] + path.replace(".", "_").lower())
+        self._specs[node.name] = InputSpec(
+            kind=kind,
+            arg=TensorArgument(name=node.name),
+            target=path,
+            persistent=None if parameter else True,
+        )
+        self._store(node, path, value, parameter=parameter)
+        return node
+
+    def with_value(self, node: Node, user: Node, value: torch.Tensor) -> Node:
+        """A placeholder that holds `value` where `user` read `node`.
+
+        It is `node` itself, under its own name, when `user` is all that reads it; otherwise a new one,
+        so that the others keep what they had.
+        """
+        if set(node.users) != {user}:
+            return self.add_tensor(self.path(node), value, parameter=self.is_parameter(node))
+        self._constants.pop(self.path(node), None)
+        parameter = self.is_parameter(node)
+        if not parameter:
+            self._specs[node.name] = replace(self._specs[node.name], kind=InputKind.BUFFER, persistent=True)
+        self._store(node, self.path(node), value, parameter=parameter)
+        return node
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Let `new` take the place of `old` everywhere.
+
+        Raises:
+            AssertionError: when the two differ in shape or dtype: the rewrite is wrong.
+        """
+        before, after = old.meta["val"], new.meta["val"]
+        if not (same_shape(shape_of(old), shape_of(new)) and before.dtype == after.dtype):
+            raise AssertionError(
+                f"{old.format_node()} gives {before.dtype} {tuple(before.shape)}, "
+                f"its replacement {new.format_node()} {after.dtype} {tuple(after.shape)}"
+            )
+        old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+
+    def finish(self, name: str, **measured: int) -> Program:
+        """The edited program, its card one step longer.
+
+        Args:
+            name: of the rewrite.
+            measured: what to write in the step besides, such as how many places changed.
+        """
+        self.graph.eliminate_dead_code()
+        self._drop_unused_tensors()
+        self._propagate_shapes()
+        self.graph.lint()
+        exported, names = self._program.exported, {spec.target for spec in self._specs.values()}
+        rewritten = ExportedProgram(
+            root=exported.graph_module,
+            graph=self.graph,
+            graph_signature=self._signature(),
+            state_dict={path: value for path, value in self._state.items() if path in names},
+            range_constraints=dict(exported.range_constraints),
+            module_call_graph=copy.deepcopy(exported.module_call_graph),
+            example_inputs=exported.example_inputs,
+            constants={path: value for path, value in self._constants.items() if path in names},
+            verifiers=exported.verifiers,
+        )
+        program = Program(rewritten, self._program.card.with_step(Step(name=name, measured=dict(measured))))
+        if program.batch != self._program.batch:
+            raise AssertionError(f"{name} fixed the batch of {program.card.name} at {program.batch}")
+        return program
+
+    def _store(self, node: Node, path: str, value: torch.Tensor, *, parameter: bool) -> None:
+        value = value.detach().contiguous()
+        self._state[path] = torch.nn.Parameter(value, requires_grad=False) if parameter else value
+        node.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
+
+    def _after_placeholders_of(self, kind: InputKind) -> Any:
+        for node in self.graph.find_nodes(op="placeholder"):
+            if _PLACEHOLDER_ORDER[self._specs[node.name].kind] > _PLACEHOLDER_ORDER[kind]:
+                return self.graph.inserting_before(node)
+        return self.graph.inserting_after(node)
+
+    def _evaluate(self, node: Node) -> Any:
+        arguments: Any = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+        args, kwargs = arguments
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        shapes = self._fake_mode.shape_env
+        # A kernel that asks "is the batch below 16?" must not leave that as a condition on the program.
+        unconditional = contextlib.nullcontext() if shapes is None else shapes.suppress_guards()
+        with self._fake_mode, torch.no_grad(), unconditional:
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def _propagate_shapes(self) -> None:
+        """Strides change where copies were dropped; a node that minds fails here and not on the device."""
+        for node in self.graph.nodes:
+            if node.op != "call_function" or not isinstance(node.target, OpOverload):
+                continue
+            if _layouts_read(node) != self._evaluated_on[node]:
+                node.meta["val"] = self._evaluate(node)
+
+    def _drop_unused_tensors(self) -> None:
+        for node in self.graph.find_nodes(op="placeholder"):
+            kind = self._specs[node.name].kind
+            if not node.users and kind in (*_PREFIX, InputKind.CONSTANT_TENSOR):
+                del self._specs[node.name]
+                self.graph.erase_node(node)
+
+    def _signature(self) -> ExportGraphSignature:
+        results = self.graph.output_node().args[0]
+        outputs = [
+            replace(spec, arg=replace(spec.arg, name=node.name)) if isinstance(node, Node) else spec
+            for spec, node in zip(
+                self._program.exported.graph_signature.output_specs,
+                results,  # type: ignore[arg-type]
+                strict=True,
+            )
+        ]
+        inputs = [self._specs[node.name] for node in self.graph.find_nodes(op="placeholder")]
+        return ExportGraphSignature(input_specs=inputs, output_specs=outputs)
+
+
+def shape_of(node: Node) -> Shape:
+    """The shape of a node's tensor, the batch symbolic where it is dynamic."""
+    return tuple(node.meta["val"].shape)
+
+
+def same_size(left: Size, right: Size) -> bool:
+    """Whether two sizes are equal whatever the batch."""
+    return _expression(left) == _expression(right) or statically_known_true(left == right)
+
+
+def same_shape(left: Shape, right: Shape) -> bool:
+    """Whether two shapes are equal whatever the batch."""
+    return len(left) == len(right) and all(map(same_size, left, right))
+
+
+def constant_shape(shape: Shape) -> list[int] | None:
+    """A shape as reshape's argument: numbers, and -1 for the one size that depends on the batch.
+
+    None where more than one does.
+    """
+    sizes = [size if isinstance(size, int) else -1 for size in shape]
+    return sizes if sizes.count(-1) <= 1 else None
+
+
+def is_call(node: Node, targets: Collection[Any]) -> bool:
+    """Whether the node calls one of the given operators."""
+    return node.op == "call_function" and node.target in targets
+
+
+def calls(graph: Graph, targets: Collection[Any]) -> list[Node]:
+    """The graph's calls of the given operators, in order."""
+    return [node for node in graph.nodes if is_call(node, targets)]
+
+
+def _copied(graph: Graph) -> Graph:
+    copied: Graph = copy.deepcopy(graph)
+    for original, node in zip(graph.nodes, copied.nodes, strict=True):
+        # Copying renames what is called like a Python builtin ("input"); the signature goes by names.
+        node.name = original.name
+    return copied
+
+
+def _layouts_read(node: Node) -> list[object]:
+    return [_layout(source.meta.get("val")) for source in node.all_input_nodes]
+
+
+def _layout(value: Any) -> object:
+    """What a result's own shape and strides can depend on."""
+    if isinstance(value, torch.Tensor):
+        sizes = (*value.shape, *value.stride())
+        return (value.dtype, *map(_expression, sizes))
+    return [_layout(part) for part in value] if isinstance(value, tuple | list) else _expression(value)
+
+
+def _expression(size: Any) -> object:
+    # Comparing symbolic sizes themselves asks the shape environment, and may make it decide.
+    return size.node.expr if isinstance(size, torch.SymInt) else size
+
+
+def _fake_mode(graph: Graph) -> FakeTensorMode:
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if isinstance(value, FakeTensor):
+            return value.fake_mode
+    raise AssertionError("the graph has no tensor among its placeholders")
+
+
+def _unused(path: str, taken: set[str]) -> str:
+    number, candidate = 0, path
+    while candidate in taken:
+        number += 1
+        candidate = f"{path}_{number}"
+    return candidate

@@ -1,0 +1,46 @@
+"""The rewrites on real architectures: the same function, in fewer and plainer operators."""
+
+import pytest
+import torch
+
+from edgevit.graph.program import Program, export_module
+from edgevit.graph.rewrites import prepare_for_export
+from tests.rewrites.helpers import CARD, assert_same_function, largest_rank, operators, program_of
+from tests.zoo import MODELS, example
+
+FAST = ["mobilevit_xxs", "hf_levit", "hf_swin", "videomae"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name not in FAST]
+
+
+@pytest.mark.parametrize("name", [*FAST, *SLOW])
+def test_a_prepared_model_computes_what_it_did(name):
+    original = program_of(*MODELS[name]())
+    prepared = prepare_for_export(original)
+    assert_same_function(prepared, original, tolerance=1e-5)
+    assert prepared.exported._guards_code == original.exported._guards_code
+    assert prepare_for_export(prepared) is prepared
+    assert largest_rank(prepared) <= 5
+    assert sum(operators(prepared).values()) < sum(operators(original).values())
+    assert not operators(prepared).keys() & {"dropout", "dropout_", "conv3d", "contiguous", "alias", "silu_"}
+
+
+def test_levit_keeps_no_batch_norm():
+    assert operators(prepare_for_export(program_of(*MODELS["hf_levit"]())))["batch_norm"] == 0
+
+
+def test_a_prepared_model_can_be_saved_loaded_and_made_static(tmp_path):
+    module, shape = MODELS["hf_cvt"]()
+    prepared = prepare_for_export(program_of(module, shape))
+    prepared.save(tmp_path / "prepared.pt2")
+    static = Program.load(tmp_path / "prepared.pt2").with_batch(1)
+    with torch.no_grad():
+        image = example(shape, 1)
+        torch.testing.assert_close(static.module(image), module(image), rtol=1e-4, atol=1e-5)
+
+
+def test_a_static_batch_lets_a_position_code_be_folded():
+    module, shape = MODELS["edgenext_xxs"]()
+    original = Program(export_module(module, example(shape, 1), dynamic_batch=False), CARD)
+    prepared = prepare_for_export(original)
+    assert not operators(prepared).keys() & {"cumsum", "sin", "zeros", "arange"}
+    assert_same_function(prepared, original)
