@@ -1,0 +1,205 @@
+"""Core ML: the Program's graph as an ML Program package that describes itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from edgevit import extras
+from edgevit.errors import EdgevitError, closest
+from edgevit.export.coreml_artefact import CoremlArtefact, first_line
+from edgevit.export.coreml_shims import converter_shims
+from edgevit.export.metadata import CARD_KEY, ArtefactInfo
+from edgevit.export.mil.quiet import quiet_coremltools
+from edgevit.extras import version_of
+from edgevit.files import sha256_of, size_of
+from edgevit.graph.card import Card, Preprocessing
+from edgevit.graph.program import Program, export_module
+
+Precision = Literal["fp16", "fp32"]
+MinimumIos = Literal["16", "17", "18"]
+Inputs = Literal["image", "tensor"]
+
+INPUT_NAME = "image"
+LABEL_NAME = "classLabel"
+PROBABILITIES_NAME = "probabilities"
+# Written by coremltools beside the model for another runtime's debugger; nothing reads it on a device.
+_DEBUG_FILE = "executorch_debug_handle_mapping.json"
+
+
+def to_coreml(
+    program: Program,
+    path: Path,
+    *,
+    precision: Precision = "fp16",
+    minimum_ios: MinimumIos = "16",
+    inputs: Inputs = "image",
+) -> ArtefactInfo:
+    """Write an ML Program package for one image, with the card in its metadata.
+
+    With ``inputs="image"`` the package takes an 8-bit RGB (or grey) image of the card's size and
+    normalises it itself; where the card has labels, the package is also a classifier, which gives
+    the best label and every label's probability beside the logits. With ``inputs="tensor"`` it takes
+    the array that the card's preprocessing makes, and returns the program's outputs only.
+
+    Args:
+        program: what to export.
+        path: the ``.mlpackage`` to write.
+        precision: of weights and arithmetic; the logits are float32 either way.
+        minimum_ios: the oldest iOS that can run it (16 = macOS 13, 17 = macOS 14, 18 = macOS 15);
+            a newer one has more operations, attention among them from 18.
+        inputs: "image" or "tensor".
+
+    Returns:
+        What the package holds.
+
+    Raises:
+        EdgevitError: when an option is unknown, or the graph cannot be written as an ML Program.
+        MissingDependencyError: without the ``coreml`` extra.
+    """
+    _check_choice("precision", precision, get_args(Precision))
+    _check_choice("minimum_ios", minimum_ios, get_args(MinimumIos))
+    _check_choice("inputs", inputs, get_args(Inputs))
+    if path.suffix != ".mlpackage":
+        raise EdgevitError(f"{path}: a Core ML package is saved as .mlpackage")
+    extras.require("coreml", "Core ML export")
+    exported = _deployed(program.with_batch(1), inputs)
+    try:
+        with quiet_coremltools():
+            model = _converted(
+                exported, program.card, precision=precision, minimum_ios=minimum_ios, inputs=inputs
+            )
+            _describe(model, program.card)
+            model.save(str(path))
+    # coremltools raises whatever its passes meet: ValueError, NotImplementedError, AssertionError, ...
+    except Exception as error:
+        raise EdgevitError(
+            f"{program.card.name} cannot be written as a Core ML package: {first_line(error)}"
+        ) from error
+    (path / _DEBUG_FILE).unlink(missing_ok=True)
+    return _info(path, precision, {"minimum_ios": minimum_ios, "inputs": inputs})
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise EdgevitError(f"{option}: {value!r} is not possible; {closest(str(value), choices)}")
+
+
+def _classifies(card: Card, inputs: Inputs) -> bool:
+    return inputs == "image" and card.labels is not None
+
+
+class _Deployed(torch.nn.Module):
+    """A program that starts from what an image input gives it, and ends in probabilities too if asked."""
+
+    def __init__(
+        self, module: torch.nn.Module, std: tuple[float, ...] | None, *, probabilities: bool
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.probabilities = probabilities
+        self.std: torch.Tensor | None
+        self.register_buffer("std", None if std is None else torch.tensor(std).reshape(1, -1, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        results = self.module(image if self.std is None else image / self.std)
+        results = tuple(results) if isinstance(results, tuple | list) else (results,)
+        return (*results, torch.softmax(results[0], -1)) if self.probabilities else results
+
+
+def _deployed(program: Program, inputs: Inputs) -> torch.export.ExportedProgram:
+    """The graph behind Core ML's input, decomposed to what coremltools translates."""
+    exported, card = program.exported, program.card
+    std = _graph_std(card.preprocessing) if inputs == "image" else None
+    probabilities = _classifies(card, inputs)
+    if std is not None or probabilities:
+        module = _Deployed(program.module, std, probabilities=probabilities)
+        example = torch.zeros(1, *card.preprocessing.input_shape)
+        exported = export_module(module, example, dynamic_batch=False)
+    decomposed: torch.export.ExportedProgram = exported.run_decompositions({})
+    return decomposed
+
+
+def _graph_std(preprocessing: Preprocessing) -> tuple[float, ...] | None:
+    """The division that an image input cannot do, having one scale for all channels."""
+    return None if len(set(preprocessing.std)) == 1 else preprocessing.std
+
+
+def _scale_and_bias(preprocessing: Preprocessing) -> tuple[float, list[float]]:
+    """What an image input multiplies its 0..255 pixels by, and then adds to each channel."""
+    std = 1.0 if _graph_std(preprocessing) is not None else preprocessing.std[0]
+    return 1 / (255 * std), [-mean / std for mean in preprocessing.mean]
+
+
+def _converted(
+    exported: torch.export.ExportedProgram,
+    card: Card,
+    *,
+    precision: Precision,
+    minimum_ios: MinimumIos,
+    inputs: Inputs,
+) -> Any:
+    import coremltools as ct
+
+    names, classifier = list(card.outputs), None
+    if _classifies(card, inputs):
+        names.append(PROBABILITIES_NAME)
+        classifier = ct.ClassifierConfig(_distinct(card.labels or ()), LABEL_NAME, PROBABILITIES_NAME)
+    with converter_shims():
+        return ct.convert(
+            exported,
+            convert_to="mlprogram",
+            inputs=[_input_type(ct, card.preprocessing, inputs)],
+            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in names],
+            classifier_config=classifier,
+            minimum_deployment_target=getattr(ct.target, f"iOS{minimum_ios}"),
+            compute_precision=ct.precision.FLOAT16 if precision == "fp16" else ct.precision.FLOAT32,
+            skip_model_load=True,
+        )
+
+
+def _distinct(labels: tuple[str, ...]) -> list[str]:
+    """Labels as keys of a dictionary: those that occur twice (ImageNet's two cranes) with their class."""
+    counts = Counter(labels)
+    return [label if counts[label] == 1 else f"{label} ({place})" for place, label in enumerate(labels)]
+
+
+def _input_type(ct: Any, preprocessing: Preprocessing, inputs: Inputs) -> Any:
+    shape = (1, *preprocessing.input_shape)
+    if inputs == "tensor":
+        return ct.TensorType(name=INPUT_NAME, shape=shape, dtype=np.float32)
+    scale, bias = _scale_and_bias(preprocessing)
+    grey = preprocessing.channels == 1
+    return ct.ImageType(
+        name=INPUT_NAME,
+        shape=shape,
+        scale=scale,
+        bias=bias[0] if grey else bias,
+        color_layout=ct.colorlayout.GRAYSCALE if grey else ct.colorlayout.RGB,
+    )
+
+
+def _describe(model: Any, card: Card) -> None:
+    model.short_description = f"{card.name}: {card.preprocessing.describe()}"
+    model.author = f"edgevit {version_of('edgevit') or ''}".strip()
+    model.license = card.licence or ""
+    model.user_defined_metadata[CARD_KEY] = card.model_dump_json()
+
+
+def _info(path: Path, precision: Precision, options: Mapping[str, str]) -> ArtefactInfo:
+    artefact = CoremlArtefact.open(path)
+    return ArtefactInfo(
+        format="coreml",
+        precision=precision,
+        sha256=sha256_of(path),
+        bytes=size_of(path),
+        inputs=(artefact.input,),
+        outputs=artefact.outputs,
+        options={**options, "batch": 1},
+        tools={name: version_of(name) or "" for name in ("edgevit", "torch", "coremltools")},
+    )

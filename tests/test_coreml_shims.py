@@ -1,0 +1,94 @@
+"""The shims are there for faults of coremltools: each test here fails when its fault is gone."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("coremltools")
+
+import coremltools as ct
+from coremltools.converters.mil import Builder
+from coremltools.converters.mil.frontend.torch import ops
+from coremltools.converters.mil.mil import Function
+
+from edgevit.export.coreml_shims import converter_shims, needs_alias_shim, needs_cast_shim
+from edgevit.export.mil.quiet import quiet_coremltools
+
+
+def converted(module, **options):
+    example = (torch.ones(1, 3, 4, 4),)
+    exported = torch.export.export(module.eval(), example).run_decompositions({})
+    with quiet_coremltools():
+        return ct.convert(
+            exported, minimum_deployment_target=ct.target.iOS16, skip_model_load=True, **options
+        )
+
+
+class Aliased(torch.nn.Module):
+    def forward(self, image):
+        return torch.relu(torch.ops.aten.alias.default(image))
+
+
+def test_alias_has_no_translation_without_the_shim():
+    assert needs_alias_shim()
+    with pytest.raises(NotImplementedError, match="alias"):
+        converted(Aliased())
+    with converter_shims():
+        converted(Aliased())
+
+
+class Results(dict):
+    """As much of coremltools' context as `_cast` looks at: values by name."""
+
+    frontend = None
+
+    def add(self, value, name):
+        self[name] = value
+
+
+def cast_of_one_element():
+    node = SimpleNamespace(name="number", kind="int", inputs=["x"])
+    with Function({}):
+        results = Results(x=Builder.const(val=np.int32([7])))
+        ops._cast(results, node, int, "int32")
+    return results["number"].val
+
+
+def test_casting_a_one_element_constant_fails_without_the_shim():
+    assert needs_cast_shim()
+    with pytest.raises(TypeError):
+        cast_of_one_element()
+    with converter_shims():
+        assert cast_of_one_element() == 7
+
+
+class TwoOutputs(torch.nn.Module):
+    def forward(self, image):
+        logits = image.mean((2, 3))
+        return logits, torch.softmax(logits, -1)
+
+
+def test_a_classifier_with_a_second_output_fails_without_the_shim():
+    options = {
+        "outputs": [ct.TensorType(name="logits"), ct.TensorType(name="chances")],
+        "classifier_config": ct.ClassifierConfig(["a", "b", "c"], "label", "chances"),
+    }
+    with pytest.raises(IndexError):
+        converted(TwoOutputs(), **options)
+    with converter_shims():
+        model = converted(TwoOutputs(), **options)
+    assert [output.name for output in model.get_spec().description.output] == [
+        "label",
+        "label_probs",
+        "logits",
+    ]
+
+
+def test_the_shims_are_gone_after_the_block():
+    before = ops._cast
+    with converter_shims():
+        assert ops._cast is not before
+    assert ops._cast is before
+    assert needs_alias_shim()
