@@ -14,7 +14,7 @@ METADATA_FILE = "metadata.json"
 # The key under which formats with free-form metadata carry the card's JSON.
 CARD_KEY = "edgevit.card"
 
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "fp16"]
 
 
 class _Frozen(BaseModel):
