@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgevit import extras
-from edgevit.errors import EdgevitError
+from edgevit.errors import EdgevitError, MissingDependencyError
 from edgevit.export.metadata import TensorInfo
 from edgevit.export.tflite.check import checked_model
 from edgevit.export.tflite.metadata import Layout, TfliteMetadata, card_in, metadata_in
@@ -139,7 +138,7 @@ def _interpreter(path: Path) -> tuple[ModuleType, str]:
     for package, name in _RUNTIMES.items():
         if importlib.util.find_spec(package) is not None:
             return importlib.import_module(f"{package}.interpreter"), f"{name} {version_of(package)}"
-    raise extras.MissingDependencyError(
+    raise MissingDependencyError(
         f'running {path} needs {" or ".join(_RUNTIMES.values())}: run `pip install "edgevit[tflite]"`'
     )
 

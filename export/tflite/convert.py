@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.metadata import ArtefactInfo
 from edgevit.export.tflite.artefact import TfliteArtefact
-from edgevit.export.tflite.metadata import METADATA_NAME, Layout, append_files, metadata_flatbuffer
+from edgevit.export.tflite.check import METADATA_NAME
+from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
 from edgevit.graph.hub import first_line
@@ -55,8 +57,9 @@ def to_tflite(
     _check_choice("--precision", precision, get_args(TflitePrecision))
     _check_choice("--layout", layout, get_args(Layout))
     extras.require("tflite", "TFLite export")
-    program = spell_out_group_norm(drop_broadcast_expand(program.with_batch(1)))
-    path.write_bytes(_describe(_convert(program, layout), program, precision, layout))
+    with _quiet_converter():
+        content = _describe(_convert(program, layout), program, precision, layout)
+    path.write_bytes(content)
     return _info(path, precision)
 
 
@@ -83,21 +86,27 @@ class _Entry(torch.nn.Module):
 
 def _convert(program: Program, layout: Layout) -> bytes:
     """The converter's flatbuffer."""
+    litert_torch = _import_converter()
+    program = spell_out_group_norm(drop_broadcast_expand(program.with_batch(1)))
     batch, channels, height, width = (int(size) for size in program.input_shape)
     shape = (batch, channels, height, width) if layout == "nchw" else (batch, height, width, channels)
-    with _quiet_converter():
-        litert_torch = _import_converter()
-        try:
-            with torch.no_grad():
-                converted = litert_torch.convert(_Entry(program, layout), (torch.zeros(shape),))
-                return bytes(converted.model_content())
-        # The converter raises whatever its MLIR passes and torch's decompositions raise.
-        except Exception as error:
-            reason = first_line(error)
-            raise EdgevitError(f"{program.card.name} cannot be written as TFLite: {reason}") from error
+    try:
+        with torch.no_grad():
+            converted = litert_torch.convert(_Entry(program, layout), (torch.zeros(shape),))
+            return bytes(converted.model_content())
+    # The converter raises whatever its MLIR passes and torch's decompositions raise.
+    except Exception as error:
+        raise EdgevitError(f"{program.card.name} cannot be written as TFLite: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The converter's first line, without the pages of source locations before the sentence in it."""
+    return first_line(error).rpartition("error: ")[2][-300:]
 
 
 def _import_converter() -> ModuleType:
+    # Its C++ part writes to the terminal by itself, as this variable says when it is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # It imports transformers, which imports torchvision.
     make_torchvision_importable()
     litert_torch = extras.load("litert_torch", "tflite", "TFLite export")

@@ -33,6 +33,9 @@ _DIMENSIONS = {"n": "batch", "c": "channels", "h": "height", "w": "width"}
 # The earliest time an archive can hold: the same model gives the same bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
+# A field of a table: the place of what was written before, or how to write a number in place.
+_Field = int | Callable[[Any, int], None]
+
 
 @dataclass(frozen=True)
 class TfliteMetadata:
@@ -141,10 +144,12 @@ def metadata_flatbuffer(card: Card, layout: Layout) -> bytes:
 
     builder = flatbuffers.Builder(1024)
     write = _Writer(builder)
-    card_file = write.table({0: write.text(CARD_FILE), 1: write.text("edgevit's card"), 2: _byte(_DESCRIPTIONS)})
+    about = {0: write.text(CARD_FILE), 1: write.text("edgevit's card"), 2: _byte(_DESCRIPTIONS)}
+    card_file = write.table(about)
     outputs = [_output(write, card, index) for index in range(len(card.outputs))]
-    graph = write.table({2: write.offsets([_input(write, card.preprocessing, layout)]), 3: write.offsets(outputs)})
-    model = {
+    inputs = [_input(write, card.preprocessing, layout)]
+    graph = write.table({2: write.offsets(inputs), 3: write.offsets(outputs)})
+    model: dict[int, _Field] = {
         0: write.text(card.name),
         1: write.text(f"Image classifier from {card.provenance.source}"),
         3: write.offsets([graph]),
@@ -182,17 +187,13 @@ def _input(write: _Writer, preprocessing: Preprocessing, layout: Layout) -> int:
 
 
 def _output(write: _Writer, card: Card, index: int) -> int:
-    fields = {0: write.text(card.outputs[index])}
+    fields: dict[int, _Field] = {0: write.text(card.outputs[index])}
     if index == 0:
         fields[1] = write.text("Score of each class, before softmax")
         if card.labels is not None:
-            labels = {0: write.text(LABELS_FILE), 1: write.text("Class names"), 2: _byte(_TENSOR_AXIS_LABELS)}
-            fields[6] = write.offsets([write.table(labels)])
+            about = {0: write.text(LABELS_FILE), 1: write.text("Class names"), 2: _byte(_TENSOR_AXIS_LABELS)}
+            fields[6] = write.offsets([write.table(about)])
     return write.table(fields)
-
-
-# A field of a table: the place of what was written before, or how to write a number in place.
-_Field = int | Callable[[Any, int], None]
 
 
 def _byte(value: int) -> _Field:

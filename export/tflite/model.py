@@ -14,12 +14,12 @@ from edgevit.export.tflite.check import IDENTIFIER
 # schema.fbs: `Buffer.data` is force_align: 16, so that weights can be used where they lie.
 _BUFFER_ALIGNMENT = 16
 
-_OPERATORS = {
+_OPERATORS: dict[int, str] = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")
 }
 
 
-class _AlignedBuilder(flatbuffers.Builder):
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]  # untyped
     """The generated Python code does not know of force_align; byte vectors are the buffers."""
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:  # noqa: N802, N803
@@ -117,9 +117,9 @@ def prune(model: Any) -> None:
             used.update(int(tensor) for tensor in (*operator.inputs, *operator.outputs))
         renumbered = _renumber(used - {-1}) | {-1: -1}
         graph.tensors = [tensor for old, tensor in enumerate(graph.tensors) if old in renumbered]
-        for holder, names in [(graph, ("inputs", "outputs")), *((op, ("inputs", "outputs")) for op in graph.operators)]:
-            for name in names:
-                setattr(holder, name, [renumbered[int(tensor)] for tensor in getattr(holder, name)])
+        for holder in (graph, *graph.operators):
+            holder.inputs = [renumbered[int(tensor)] for tensor in holder.inputs]
+            holder.outputs = [renumbered[int(tensor)] for tensor in holder.outputs]
         for signature in model.signatureDefs or []:
             if signature.subgraphIndex == index:
                 for tensor_map in (*signature.inputs, *signature.outputs):

@@ -51,15 +51,15 @@ class View:
         view: View = View(self.atoms, self.order, tuple(shape))
         position = 0
         for wanted in shape:
-            while wanted > 1:
+            left = wanted
+            while left > 1:
                 atom = view.order[position]
                 size = view.atoms[atom]
-                if wanted % size:
-                    if size % wanted:
+                if left % size:
+                    if size % left:
                         return None
-                    view = view._split(atom, wanted)
-                    size = wanted
-                wanted //= size
+                    view, size = view._split(atom, left), left
+                left //= size
                 position += 1
         return view
 
@@ -80,7 +80,7 @@ class View:
         return any(after != before + 1 for before, after in pairwise(self.order))
 
     def exchange(self) -> Move | None:
-        """The view as one transpose of its own dimensions; None where one of them mixes the source's order."""
+        """The view as one transpose of its own dimensions; None where one mixes the source's order."""
         runs = self._runs()
         if any(after != before + 1 for run in runs for before, after in pairwise(run)):
             return None

@@ -58,7 +58,9 @@ def test_an_expansion_that_adds_leading_dimensions_is_dropped():
     [
         pytest.param(lambda x: x.mean(2, keepdim=True).expand(-1, -1, 4, -1).sum((2, 3)), id="sum"),
         pytest.param(lambda x: x.mean(2, keepdim=True).expand(-1, -1, 4, -1).reshape(-1, 72), id="reshape"),
-        pytest.param(lambda x: x.mean((2, 3), keepdim=True).expand_as(x).exp().mean((2, 3)), id="only operand"),
+        pytest.param(
+            lambda x: x.mean((2, 3), keepdim=True).expand_as(x).exp().mean((2, 3)), id="only operand"
+        ),
     ],
 )
 def test_an_expansion_that_gives_the_shape_stays(function):
@@ -79,7 +81,8 @@ def test_an_expansion_with_one_user_that_needs_it_stays():
 def test_of_two_expanded_operands_one_stays_where_both_give_the_shape():
     def function(x):
         across, down = x.mean(2, keepdim=True), x.mean(3, keepdim=True)
-        return (across.expand_as(x) * across.exp().expand_as(x) + down.expand_as(x)).sum((2, 3))
+        product = across.expand_as(x) * across.exp().expand_as(x)
+        return (product + down.expand_as(x)).sum((2, 3))
 
     program = program_of(function)
     rewritten = drop_broadcast_expand(program)

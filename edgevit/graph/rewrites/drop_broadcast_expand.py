@@ -29,7 +29,7 @@ _EXPANSIONS = frozenset({torch.ops.aten.expand.default, torch.ops.aten.expand_as
 
 
 def drop_broadcast_expand(program: Program) -> Program:
-    """The program without the expansions that elementwise operators make unneeded; the same program if it has none.
+    """The program without expansions that elementwise operators make unneeded; itself if it has none.
 
     An expansion goes where every user is an elementwise operator whose result has the same shape and
     type without it. Values are equal to the bit.
@@ -49,7 +49,9 @@ def drop_broadcast_expand(program: Program) -> Program:
 
 
 def _is_dropped(node: Node) -> bool:
-    return node.target in _EXPANSIONS and bool(node.users) and all(_broadcasts(user, node) for user in node.users)
+    if node.target not in _EXPANSIONS or not node.users:
+        return False
+    return all(_broadcasts(user, node) for user in node.users)
 
 
 def _broadcasts(user: Node, expansion: Node) -> bool:

@@ -28,6 +28,9 @@ from edgevit.graph.program import Program
 
 aten = torch.ops.aten
 
+# Of group_norm(input, groups, weight, bias, eps, cudnn_enabled).
+_DEFAULTS = (None, 1, None, None, 1e-5, True)
+
 
 def spell_out_group_norm(program: Program) -> Program:
     """The program with every one-group normalisation written out; the same program if it has none.
@@ -52,10 +55,8 @@ def _has_one_group(node: Node) -> bool:
 
 
 def _written_out(graph: Graph, node: Node) -> Node:
-    defaults = (None, 1, None, None, 1e-5)
-    source, _, weight, bias, eps = (*node.args[:5], *defaults[len(node.args) :])
-    if not isinstance(source, Node):  # a graph's arithmetic is on nodes
-        raise TypeError(f"group_norm of {source}")
+    arguments: list[Any] = [*node.args, *_DEFAULTS[len(node.args) :]]
+    source, _, weight, bias, eps = arguments[:5]
     call = _caller(graph)
     rank = source.meta["val"].dim()
     inner = list(range(1, rank))
