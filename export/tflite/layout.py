@@ -115,19 +115,27 @@ class _Rewrite(Carrier):
             self._made_in_layout(operator, permutation)
 
     def _compute_in_layout(self, operator: Any, original: Any) -> None:
-        """Elementwise arithmetic: in the layout of one of its inputs, where that leaves fewer transposes."""
-        rank = len(self.shape(operator.outputs[0]))
-        for tensor in operator.inputs:
-            view = self.placed(tensor).view
-            move = view.exchange() if view.moves and len(view.shape) == rank else None
-            if move is None:
+        """Elementwise arithmetic: in the layout of one of its inputs, where that leaves fewer transposes.
+
+        Of one computed input the transpose is passed on even where it only changes places: what follows
+        may undo it.
+        """
+        computed = {tensor for tensor in operator.inputs if self.constant(tensor) is None}
+        least = 0 if len(computed) == 1 else 1
+        for tensor in sorted(computed):
+            permutation = self._layout_of(tensor, len(self.shape(operator.outputs[0])))
+            if permutation is None or None in [self._in_layout(t, permutation) for t in operator.inputs]:
                 continue
-            permutation = move.permutation
-            inputs = [self._in_layout(other, permutation) for other in operator.inputs]
-            if None not in inputs and self._gain(original, permutation) > 0:
+            if self._gain(original, permutation) >= least:
                 operator.inputs = [self._bring(other, permutation) for other in operator.inputs]
                 self._made_in_layout(operator, permutation)
                 return
+
+    def _layout_of(self, tensor: int, rank: int) -> tuple[int, ...] | None:
+        """The permutation that made a tensor of that rank from another layout; None where none did."""
+        view = self.placed(tensor).view
+        move = view.exchange() if view.moves and len(view.shape) == rank else None
+        return None if move is None else move.permutation
 
     def _in_layout(self, tensor: int, permutation: tuple[int, ...]) -> View | None:
         """The view of a tensor in the layout before `permutation`; None where it has no such layout."""
