@@ -111,12 +111,11 @@ def test_only_patches_and_attention_are_transposed(files):
     assert operators["BROADCAST_TO"] == 0
 
 
-@pytest.mark.parametrize(("layout", "transposes"), [("nchw", 1), ("nhwc", 0)])
-def test_a_convolutional_network_has_no_transpose_but_the_inputs(tmp_path, layout, transposes):
+def test_a_convolutional_network_has_no_transpose(tmp_path):
     program = program_of(ConvStage())
     path = tmp_path / "conv.tflite"
-    to_tflite(program, path, layout=layout)
-    assert count_transposes(path) == transposes
+    to_tflite(program, path, layout="nhwc")
+    assert count_transposes(path) == 0
     assert relative_error(TfliteArtefact.open(path), program) <= TOLERANCES["fp32"]
 
 
@@ -167,26 +166,46 @@ def test_the_signature_names_input_and_output(exported):
     }
 
 
-def test_float16_halves_the_weights_and_keeps_the_small_ones(tmp_path):
-    program = program_of(
-        nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64 * 4 * 4, 40)), size=(6, 6)
-    )
-    sizes = {}
-    for precision in ("fp32", "fp16"):
-        path = tmp_path / f"{precision}.tflite"
-        sizes[precision] = to_tflite(program, path, precision=precision).bytes
-    assert 0.5 < sizes["fp16"] / sizes["fp32"] < 0.6
-    assert count_operators(path)["DEQUANTIZE"] == 2  # not the biases
-    assert relative_error(TfliteArtefact.open(path), program) <= TOLERANCES["fp16"]
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A program whose bytes are nearly all weights, and its float32 file."""
+    program = program_of(nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(1024, 40)), size=(6, 6))
+    path = tmp_path_factory.mktemp("wide") / "wide.tflite"
+    to_tflite(program, path)
+    return program, path
 
 
-def test_weights_that_float16_cannot_hold_stay(tmp_path):
-    module = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64, 5))
-    program = program_of(module, size=(3, 3))
-    with torch.no_grad():
-        module[0].weight[0, 0, 0, 0] = 1e6
-    to_tflite(program, tmp_path / "large.tflite", precision="fp16")
-    assert relative_error(TfliteArtefact.open(tmp_path / "large.tflite"), program) <= TOLERANCES["fp16"]
+def halved(source, path, change=None):
+    """The file with float16 weights, after a change to its first large constant."""
+    from edgevit.export.tflite.half import halve_weights
+    from edgevit.export.tflite.model import parse, serialise
+
+    model = parse(source.read_bytes())
+    model.metadata = None
+    if change is not None:
+        large = next(
+            buffer for buffer in model.buffers if buffer.data is not None and len(buffer.data) > 4096
+        )
+        values = np.frombuffer(bytes(large.data), dtype=np.float32).copy()
+        change(values)
+        large.data = np.frombuffer(values.tobytes(), dtype=np.uint8)
+    halve_weights(model)
+    path.write_bytes(serialise(model))
+    return TfliteArtefact.open(path)
+
+
+def test_float16_halves_the_weights_and_keeps_the_small_ones(wide, tmp_path):
+    program, source = wide
+    artefact = halved(source, tmp_path / "half.tflite")
+    assert 0.45 < artefact.path.stat().st_size / source.stat().st_size < 0.6
+    assert count_operators(artefact.path)["DEQUANTIZE"] == 2  # not the biases
+    assert relative_error(artefact, program) <= TOLERANCES["fp16"]
+
+
+@pytest.mark.parametrize("value", [1e6, np.inf, np.nan])
+def test_weights_that_float16_cannot_hold_stay(wide, tmp_path, value):
+    artefact = halved(wide[1], tmp_path / "half.tflite", lambda values: values.__setitem__(0, value))
+    assert count_operators(artefact.path)["DEQUANTIZE"] == 1
 
 
 QUIET = """
