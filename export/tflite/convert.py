@@ -1,0 +1,177 @@
+"""TFLite: converted by litert-torch from the Program's graph, its layout cleaned up, self-described."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from edgevit import extras
+from edgevit.errors import EdgevitError, closest
+from edgevit.export.metadata import ArtefactInfo
+from edgevit.export.tflite.artefact import TfliteArtefact
+from edgevit.export.tflite.check import METADATA_NAME
+from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer
+from edgevit.extras import version_of
+from edgevit.files import sha256_of, size_of
+from edgevit.graph.hub import first_line
+from edgevit.graph.program import Program
+from edgevit.graph.rewrites.drop_broadcast_expand import drop_broadcast_expand
+from edgevit.graph.rewrites.spell_out_group_norm import spell_out_group_norm
+from edgevit.graph.torchvision_shim import make_torchvision_importable
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+TflitePrecision = Literal["fp32", "fp16"]
+
+INPUT_NAME = "image"
+
+
+def to_tflite(
+    program: Program, path: Path, *, precision: TflitePrecision = "fp32", layout: Layout = "nchw"
+) -> ArtefactInfo:
+    """Write a TFLite file for one image at a time, with labels, preprocessing and the card inside it.
+
+    Args:
+        program: what to export.
+        path: the ``.tflite`` file to write.
+        precision: "fp32", or "fp16" for float16 weights computed in float32.
+        layout: of the input: "nchw" as the Program has it, or "nhwc", channels last, which spares the
+            runtime a transpose and is what Android's image libraries expect.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        EdgevitError: when the graph cannot be converted, or an option is unknown.
+        MissingDependencyError: without the ``tflite`` extra.
+    """
+    _check_choice("--precision", precision, get_args(TflitePrecision))
+    _check_choice("--layout", layout, get_args(Layout))
+    extras.require("tflite", "TFLite export")
+    with _quiet_converter():
+        content = _describe(_convert(program, layout), program, precision, layout)
+    path.write_bytes(content)
+    return _info(path, precision)
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise EdgevitError(f"{option}: {value!r} is unknown; {closest(value, choices)}")
+
+
+class _Entry(torch.nn.Module):
+    """The graph with the input in the file's layout.
+
+    It also stands for the module that an exported graph is not: one that knows it is not training.
+    """
+
+    def __init__(self, program: Program, layout: Layout) -> None:
+        super().__init__()
+        self.network = program.module
+        self.order = (0, 1, 2, 3) if layout == "nchw" else (0, 3, 1, 2)
+        self.training = False
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.network(images.permute(self.order))
+
+
+def _convert(program: Program, layout: Layout) -> bytes:
+    """The converter's flatbuffer."""
+    litert_torch = _import_converter()
+    program = spell_out_group_norm(drop_broadcast_expand(program.with_batch(1)))
+    batch, channels, height, width = (int(size) for size in program.input_shape)
+    shape = (batch, channels, height, width) if layout == "nchw" else (batch, height, width, channels)
+    try:
+        with torch.no_grad():
+            converted = litert_torch.convert(_Entry(program, layout), (torch.zeros(shape),))
+            return bytes(converted.model_content())
+    # The converter raises whatever its MLIR passes and torch's decompositions raise.
+    except Exception as error:
+        raise EdgevitError(f"{program.card.name} cannot be written as TFLite: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The converter's first line, without the pages of source locations before the sentence in it."""
+    return first_line(error).rpartition("error: ")[2][-300:]
+
+
+def _import_converter() -> ModuleType:
+    # Its C++ part writes to the terminal by itself, as this variable says when it is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # It imports transformers, which imports torchvision.
+    make_torchvision_importable()
+    litert_torch = extras.load("litert_torch", "tflite", "TFLite export")
+    litert_torch.config.show_progress = False
+    return litert_torch
+
+
+@contextlib.contextmanager
+def _quiet_converter() -> Iterator[None]:
+    """The converter logs and warns about what is not the user's to change."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _describe(content: bytes, program: Program, precision: TflitePrecision, layout: Layout) -> bytes:
+    """The finished file: layout and precision as wanted, tensors named, metadata inside."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgevit.export.tflite.half import halve_weights
+    from edgevit.export.tflite.layout import remove_transposes
+    from edgevit.export.tflite.model import add_buffer, parse, serialise
+
+    model = parse(content)
+    remove_transposes(model)
+    if precision == "fp16":
+        halve_weights(model)
+    _name(model, program.card.outputs)
+    model.description = f"edgevit {version_of('edgevit') or ''}".strip().encode()
+    entry = schema.MetadataT(name=METADATA_NAME.encode())
+    entry.buffer = add_buffer(model, np.frombuffer(metadata_flatbuffer(program.card, layout), dtype=np.uint8))
+    model.metadata = [*(model.metadata or []), entry]
+    return append_files(serialise(model), program.card)
+
+
+def _name(model: Any, outputs: tuple[str, ...]) -> None:
+    """Give inputs and outputs their names, in the graph and in its signature."""
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    for tensors, mapped, names in (
+        (graph.inputs, signature.inputs, (INPUT_NAME,)),
+        (graph.outputs, signature.outputs, outputs),
+    ):
+        for tensor, name in zip(tensors, names, strict=True):
+            graph.tensors[tensor].name = name.encode()
+        by_tensor = dict(zip((int(tensor) for tensor in tensors), names, strict=True))
+        for entry in mapped:
+            entry.name = by_tensor[entry.tensorIndex].encode()
+
+
+def _info(path: Path, precision: TflitePrecision) -> ArtefactInfo:
+    artefact = TfliteArtefact.open(path)
+    return ArtefactInfo(
+        format="tflite",
+        precision=precision,
+        sha256=sha256_of(path),
+        bytes=size_of(path),
+        inputs=(artefact.stored_input,),
+        outputs=artefact.outputs,
+        options={"batch": artefact.batch, "layout": artefact.layout},
+        tools={
+            name: version_of(name) or "" for name in ("edgevit", "torch", "litert_torch", "ai_edge_litert")
+        },
+    )
