@@ -23,31 +23,61 @@ Built = tuple[nn.Module, tuple[int, ...]]
 NUM_CLASSES = 10
 SEED = 0
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # What a residual branch is multiplied by, under the names that timm and transformers give it.
 _BRANCH_SCALES = ("gamma", "gamma_1", "gamma_2", "lambda1", "lambda_1", "lambda_2", "layer_scale")
 
 
 def rerandomise(module: nn.Module, seed: int = SEED) -> nn.Module:
-    """Give every parameter and statistic that freshly built models start at 0, 1 or 1e-5 a random value.
+    """Give every parameter and statistic a random value that lets each branch and each input be seen.
 
     Untrained, a residual branch is multiplied by 0 (batch norm) or 1e-5 (LayerScale), biases are 0 and
-    batch norm does nothing: two graphs that differ inside a branch would agree. Branch scales and norm
-    weights become U(0.5, 1.5), norm statistics random, constant weights and biases small normal values.
+    batch norm does nothing: two graphs that differ inside a branch would agree. And with the usual weights
+    of 0.02 an image dies out on its way: biases alone make the logits. Branch scales and norm weights
+    become U(0.5, 1.5), norm statistics random, constant parameters small normal values, and the weights
+    of linear layers and convolutions normal with the variance that keeps their input's.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
     with torch.no_grad():
         for part in module.modules():
             for name, parameter in part.named_parameters(recurse=False):
-                is_scale = name.startswith(_BRANCH_SCALES) or (isinstance(part, norms) and name == "weight")
-                if is_scale:
+                if name.startswith(_BRANCH_SCALES) or (isinstance(part, _NORMS) and name == "weight"):
                     parameter.uniform_(0.5, 1.5, generator=generator)
+                elif isinstance(part, _LAYERS) and name == "weight":
+                    parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
                 elif parameter.unique().numel() == 1:
                     parameter.normal_(0, 0.1, generator=generator)
             if isinstance(getattr(part, "running_var", None), torch.Tensor):
                 part.running_mean.normal_(0, 0.1, generator=generator)
                 part.running_var.uniform_(0.5, 1.5, generator=generator)
     return module
+
+
+def settle(module: nn.Module, inputs: torch.Tensor, seed: int = SEED) -> nn.Module:
+    """Give batch norms the statistics of what they see for `inputs`, each a random bit off.
+
+    With statistics that have nothing to do with their input, dozens of batch norms in a row let values
+    vanish or explode. The variance is taken about zero: about the mean, a channel that hardly varies would
+    have its rounding errors scaled up (LeViT then differs from itself in float64 by 2e-4).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms = [
+        part for part in module.modules() if isinstance(getattr(part, "running_var", None), torch.Tensor)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module(inputs)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            spread = torch.empty_like(norm.running_var)
+            norm.running_var += norm.running_mean**2
+            norm.running_mean += norm.running_var.sqrt() * spread.normal_(0, 0.1, generator=generator)
+            norm.running_var *= spread.uniform_(0.8, 1.25, generator=generator)
+    return module.eval()
 
 
 class LogitsOnly(nn.Module):
@@ -65,7 +95,7 @@ def _timm(name: str, size: int, **options: Any) -> Built:
     make_torchvision_importable()
     import timm
 
-    return _finished(lambda: timm.create_model(name, num_classes=NUM_CLASSES, **options)), (3, size, size)
+    return _finished(lambda: timm.create_model(name, num_classes=NUM_CLASSES, **options), (3, size, size))
 
 
 def _hf(family: str, shape: tuple[int, ...], task: str = "ImageClassification", **config: Any) -> Built:
@@ -74,17 +104,18 @@ def _hf(family: str, shape: tuple[int, ...], task: str = "ImageClassification", 
 
     settings = getattr(transformers, f"{family}Config")(num_labels=NUM_CLASSES, **config)
     model = getattr(transformers, f"{family}For{task}")
-    return _finished(lambda: LogitsOnly(model(settings))), shape
+    return _finished(lambda: LogitsOnly(model(settings)), shape)
 
 
-def _finished(build: Callable[[], nn.Module]) -> nn.Module:
+def _finished(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Built:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return rerandomise(build()).eval()
+        module = rerandomise(build()).eval()
+    return settle(module, example(shape, 8)), shape
 
 
 def _mobile_former() -> Built:
-    return _finished(lambda: MobileFormer(NUM_CLASSES)), (3, 64, 64)
+    return _finished(lambda: MobileFormer(NUM_CLASSES), (3, 64, 64))
 
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
