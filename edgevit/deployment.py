@@ -14,7 +14,8 @@ from edgevit import extras
 from edgevit.errors import EdgevitError
 from edgevit.evaluation import Evaluation, evaluate_runnable
 from edgevit.export.artefacts import open_artefact
-from edgevit.export.exporting import FORMATS, ExportedArtefact, check_formats, export
+from edgevit.export.exporting import ExportedArtefact, export
+from edgevit.export.formats import ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE
 from edgevit.files import check_output, size_of, staged_folder
 from edgevit.graph.capture import capture
@@ -23,6 +24,7 @@ from edgevit.graph.program import Program
 from edgevit.images import ImageFolder, OnBadImage, open_folder
 from edgevit.profiles import DeviceProfile, load_profile
 from edgevit.profiling import LatencyProfile, profile
+from edgevit.profiling.local import check_profilable
 from edgevit.progress import working
 from edgevit.report.document import (
     REPORT_VERSION,
@@ -108,7 +110,7 @@ def deploy(
     output: str | Path,
     to: Sequence[str] = ("onnx",),
     device: str | None = None,
-    batch: int | None = 1,
+    batch: int | str | None = None,
     weights: str | Path | None = None,
     num_classes: int | None = None,
     input_size: tuple[int, int] | None = None,
@@ -129,10 +131,10 @@ def deploy(
         model: a model source as for `capture`, or a Program.
         data: labelled images (see `edgevit.images.open_folder`).
         output: the folder to write.
-        to: formats, of `edgevit.export.exporting.FORMATS`.
+        to: formats, of `edgevit.export.formats.FORMATS`, that can be profiled on this machine.
         device: a device profile's name; the formats must run there. Latency is measured on this
             machine, and the report says so.
-        batch: a fixed batch size, or None for a dynamic one.
+        batch: images per run (ONNX), a number or "dynamic"; None is one.
         weights: as for `capture`, like the options up to `name`.
         num_classes: see `capture`.
         input_size: see `capture`.
@@ -214,16 +216,19 @@ def preflight(
         EdgevitError: naming the first thing that stands in the way.
         MissingDependencyError: naming the extra to install.
     """
-    formats = check_formats(to)
-    names = [PROGRAM_FILE, METADATA_FILE, JSON_FILE, HTML_FILE, *(FORMATS[name] for name in formats)]
+    formats = check_formats(to, ExportChoices())
+    for format_ in formats:
+        check_profilable(format_.file)
+    names = [PROGRAM_FILE, METADATA_FILE, JSON_FILE, HTML_FILE, *(format_.file for format_ in formats)]
     check_output(Path(output), names=names, force=force)
-    extras.require("onnx", "ONNX export")
+    for format_ in formats:
+        extras.require(format_.extra, f"exporting {format_.file}")
     kind = model.partition(":")[0] if isinstance(model, str) else ""
     if kind in ("timm", "hf"):
         extras.require(kind, str(model))
     target = None if device is None else load_profile(device)
     if target is not None:
-        _check_device(target, formats)
+        _check_device(target, to)
     open_folder(data).require_labels()
     return target
 

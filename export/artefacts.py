@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from edgevit.errors import EdgevitError
 from edgevit.evaluation import Runnable
-from edgevit.export.metadata import METADATA_FILE, Metadata
-from edgevit.export.onnx import OnnxArtefact
+from edgevit.export.formats import FORMATS, Artefact
+from edgevit.export.metadata import METADATA_FILE, ArtefactInfo, Metadata
 from edgevit.files import sha256_of
 from edgevit.graph.program import Program
 
-_OPENERS: dict[str, Callable[[Path], OnnxArtefact]] = {".onnx": OnnxArtefact.open}
+_BY_SUFFIX = {Path(format_.file).suffix: format_ for format_ in FORMATS.values()}
 
 
-def open_artefact(path: str | Path) -> OnnxArtefact:
+def open_artefact(path: str | Path) -> Artefact:
     """Open an exported file in its own runtime.
 
     Raises:
@@ -24,7 +23,7 @@ def open_artefact(path: str | Path) -> OnnxArtefact:
         MissingDependencyError: when its runtime is not installed.
     """
     path = check_artefact(path)
-    return _OPENERS[path.suffix](path)
+    return _BY_SUFFIX[path.suffix].open(path)
 
 
 def check_artefact(path: str | Path) -> Path:
@@ -34,12 +33,12 @@ def check_artefact(path: str | Path) -> Path:
         EdgevitError: as `open_artefact`.
     """
     path = Path(path)
-    kinds = ", ".join(f"*{suffix}" for suffix in sorted(_OPENERS))
+    kinds = ", ".join(f"*{suffix}" for suffix in sorted(_BY_SUFFIX))
     if not path.exists():
         raise EdgevitError(f"artefact: {path} does not exist")
-    if path.suffix not in _OPENERS:
+    if path.suffix not in _BY_SUFFIX:
         found = (
-            sorted(entry.name for entry in path.iterdir() if entry.suffix in _OPENERS)
+            sorted(entry.name for entry in path.iterdir() if entry.suffix in _BY_SUFFIX)
             if path.is_dir()
             else []
         )
@@ -50,15 +49,22 @@ def check_artefact(path: str | Path) -> Path:
 
 
 def _check_unaltered(path: Path) -> None:
-    metadata_path = path.with_name(METADATA_FILE)
-    if not metadata_path.is_file():
-        return
-    info = Metadata.read(metadata_path).artefacts.get(path.name)
+    info = metadata_of(path)
     if info is not None and info.sha256 != sha256_of(path):
         raise EdgevitError(
-            f"{path} is not the file that {metadata_path} describes: its sha256 differs "
+            f"{path} is not the file that {path.with_name(METADATA_FILE)} describes: its sha256 differs "
             "(altered or truncated)"
         )
+
+
+def metadata_of(path: Path) -> ArtefactInfo | None:
+    """What the ``metadata.json`` beside an artefact says of it; None where nothing does.
+
+    Raises:
+        EdgevitError: when that file is not valid.
+    """
+    metadata_path = path.with_name(METADATA_FILE)
+    return Metadata.read(metadata_path).artefacts.get(path.name) if metadata_path.is_file() else None
 
 
 def open_runnable(path: str | Path) -> Runnable:

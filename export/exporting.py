@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgevit.errors import CheckFailedError, EdgevitError, closest
+from edgevit import extras
+from edgevit.errors import CheckFailedError
+from edgevit.export.formats import ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE, ArtefactInfo, Metadata
-from edgevit.export.onnx import to_onnx
 from edgevit.export.verify import Verification, verify
 from edgevit.files import check_output, staged_folder
 from edgevit.graph.program import Program
 from edgevit.progress import working
-
-# Format -> the file or package it is written to.
-FORMATS = {"onnx": "model.onnx"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,11 @@ def export(
     *,
     to: Sequence[str] = ("onnx",),
     output: str | Path,
-    batch: int | None = 1,
+    batch: int | str | None = None,
+    precision: str | None = None,
+    layout: str | None = None,
+    coreml_input: str | None = None,
+    minimum_ios: str | None = None,
     data: str | Path | None = None,
     verify_artefacts: bool = True,
     strict: bool = False,
@@ -66,9 +68,13 @@ def export(
 
     Args:
         program: the Program, or its ``.pt2``.
-        to: formats, of `FORMATS`.
+        to: formats, of `edgevit.export.formats.FORMATS`.
         output: the folder to write into.
-        batch: a fixed batch size, or None for a dynamic one.
+        batch: see `ExportChoices`, like the options up to `minimum_ios`.
+        precision: see `ExportChoices`.
+        layout: see `ExportChoices`.
+        coreml_input: see `ExportChoices`.
+        minimum_ios: see `ExportChoices`.
         data: a folder of images to verify on; None verifies on noise.
         verify_artefacts: run each artefact and compare it with the Program.
         strict: treat a failed verification as an error, and write nothing.
@@ -78,37 +84,32 @@ def export(
         EdgevitError: when a format is unknown, the folder cannot be written, or conversion fails.
         CheckFailedError: under `strict`, when an artefact is outside tolerance.
     """
-    formats = check_formats(to)
+    choices = ExportChoices(
+        batch=batch,
+        precision=precision,
+        layout=layout,
+        coreml_input=coreml_input,
+        minimum_ios=minimum_ios,
+    )
+    formats = check_formats(to, choices)
+    for format_ in formats:
+        extras.require(format_.extra, f"exporting {format_.file}")
     output = Path(output)
-    check_output(output, names=[*(FORMATS[name] for name in formats), METADATA_FILE], force=force)
+    check_output(output, names=[*(format_.file for format_ in formats), METADATA_FILE], force=force)
     program = program if isinstance(program, Program) else Program.load(program)
     with staged_folder(output) as stage:
         artefacts = []
-        for name in formats:
+        for format_ in formats:
             started = time.perf_counter()
-            with working(f"exporting to {name}"):
-                info = to_onnx(program, stage / FORMATS[name], batch=batch)
+            with working(f"exporting {format_.file}"):
+                info = format_.export(program, stage / format_.file, choices)
             seconds = time.perf_counter() - started
-            artefacts.append(ExportedArtefact(stage / FORMATS[name], info, seconds, None))
+            artefacts.append(ExportedArtefact(stage / format_.file, info, seconds, None))
         metadata = Metadata(card=program.card, artefacts={item.path.name: item.info for item in artefacts})
         metadata.write(stage / METADATA_FILE)
         if verify_artefacts:
             artefacts = [_verified(item, program, data, strict=strict) for item in artefacts]
     return ExportResult(output, tuple(_moved(item, output) for item in artefacts))
-
-
-def check_formats(names: Sequence[str]) -> list[str]:
-    """The formats, if all are known and none is named twice.
-
-    Raises:
-        EdgevitError: naming the one that is not.
-    """
-    for name in names:
-        if name not in FORMATS:
-            raise EdgevitError(f"--to: {name!r} is no format; {closest(name, FORMATS)}")
-    if len(set(names)) != len(names) or not names:
-        raise EdgevitError(f"--to: {','.join(names)!r}; name each format once")
-    return list(names)
 
 
 def _verified(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +30,13 @@ INPUT_NAME = "image"
 BATCH_NAME = "batch"
 
 
-def to_onnx(program: Program, path: Path, *, batch: int | None = 1) -> ArtefactInfo:
+def to_onnx(program: Program, path: Path, *, batch: int | Literal["dynamic"] = 1) -> ArtefactInfo:
     """Write a float32 ONNX file with the card in its metadata.
 
     Args:
         program: what to export.
         path: the ``.onnx`` file to write; weights are inside it.
-        batch: a fixed batch size, or None for a dynamic one.
+        batch: a fixed batch size, or "dynamic".
 
     Returns:
         What the file holds.
@@ -48,12 +48,12 @@ def to_onnx(program: Program, path: Path, *, batch: int | None = 1) -> ArtefactI
     import torch
 
     extras.require("onnx", "ONNX export")
-    if batch is None and program.batch is not None:
+    if batch == "dynamic" and program.batch is not None:
         raise EdgevitError(
             f"--batch dynamic: {program.card.name} was captured for a batch of {program.batch}; "
             f"pass --batch {program.batch}"
         )
-    exported = program.exported if batch is None else program.with_batch(batch).exported
+    exported = program.exported if batch == "dynamic" else program.with_batch(batch).exported
     try:
         with _quiet_exporter():
             converted = torch.onnx.export(exported, dynamo=True, opset_version=OPSET, verbose=False)
@@ -121,7 +121,7 @@ def _check(path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def _info(path: Path, batch: int | None) -> ArtefactInfo:
+def _info(path: Path, batch: int | str) -> ArtefactInfo:
     artefact = OnnxArtefact.open(path)
     return ArtefactInfo(
         format="onnx",
@@ -130,7 +130,7 @@ def _info(path: Path, batch: int | None) -> ArtefactInfo:
         bytes=size_of(path),
         inputs=(artefact.input,),
         outputs=artefact.outputs,
-        options={"opset": OPSET, "batch": batch or "dynamic"},
+        options={"opset": OPSET, "batch": batch},
         tools={
             name: version_of(name) or "" for name in ("edgevit", "torch", "onnx", "onnxscript", "onnxruntime")
         },

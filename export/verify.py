@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from edgevit.errors import EdgevitError
 from edgevit.evaluation import Runnable, percent
-from edgevit.export.artefacts import open_artefact
+from edgevit.export.artefacts import metadata_of, open_artefact
 from edgevit.graph.program import Program
 from edgevit.images import ImageReader, OnBadImage, open_folder
 
 Array = npt.NDArray[np.float32]
 
 # Largest difference over largest value that each precision's arithmetic explains.
-TOLERANCES = {"fp32": 1e-5}
+TOLERANCES: dict[str, float] = {"fp32": 1e-5, "fp16": 5e-3}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def verify(
         against: the Program, or its ``.pt2``.
         data: a folder of images to run; None runs normally distributed noise with a fixed seed.
         samples: number of inputs.
-        tolerance: largest relative difference that passes; None takes the precision's.
+        tolerance: largest relative difference that passes; None takes that of the precision which the
+            ``metadata.json`` beside the artefact states, and of float32 where there is none.
         on_bad_image: what to do about unusable files in `data`.
 
     Raises:
@@ -108,6 +109,8 @@ def verify(
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise EdgevitError(f"--tolerance: {tolerance}; a number above 0 is needed")
     program = against if isinstance(against, Program) else Program.load(against)
+    info = metadata_of(Path(artefact))
+    precision = "fp32" if info is None else info.precision
     opened = open_artefact(artefact)
     expected_shape = program.card.preprocessing.input_shape
     if tuple(opened.input.shape[1:]) != expected_shape:
@@ -121,7 +124,7 @@ def verify(
         program,
         images,
         described=described,
-        tolerance=tolerance or TOLERANCES["fp32"],
+        tolerance=tolerance or TOLERANCES[precision],
         name=str(artefact),
     )
 

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from coreml_cases import case, floats, plain, torched
+
+from tests.coreml_cases import case, floats, plain, torched
 
 MATRIX, ROW = floats(6, 5), floats(6)
 GAMMA, BETA, MEAN, VARIANCE = floats(3), floats(3), floats(3), floats(3, low=0.5)

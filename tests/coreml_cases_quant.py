@@ -1,7 +1,8 @@
 """Cases: quantised activations and compressed weights."""
 
 import numpy as np
-from coreml_cases import RNG, case, floats
+
+from tests.coreml_cases import RNG, case, floats
 
 MATRIX = floats(6, 5)
 QUANTISED = RNG.integers(-128, 128, (2, 3, 4)).astype(np.int8)

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from coreml_cases import case, floats, plain, torched
+
+from tests.coreml_cases import case, floats, plain, torched
 
 IMAGE = (2, 4, 9, 8)
 WEIGHT, DEPTHWISE, BIAS = floats(6, 4, 3, 2), floats(4, 1, 3, 3), floats(6)

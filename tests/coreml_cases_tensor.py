@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch.nn.functional as F  # noqa: N812
-from coreml_cases import case, floats, plain, torched
+
+from tests.coreml_cases import case, floats, plain, torched
 
 SHAPE = (2, 3, 4, 5)
 

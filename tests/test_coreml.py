@@ -9,7 +9,6 @@ import torch
 pytest.importorskip("coremltools")
 
 import coremltools as ct
-from coreml_helpers import IMAGENET, lively, prepared, rel, tiny_program
 
 from edgevit.errors import EdgevitError
 from edgevit.export import coreml_artefact
@@ -21,6 +20,7 @@ from edgevit.export.mil.quiet import quiet_coremltools
 from edgevit.export.verify import compare
 from edgevit.files import sha256_of
 from edgevit.graph.capture import capture
+from tests.coreml_helpers import IMAGENET, lively, prepared, rel, tiny_program
 
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
 

@@ -5,17 +5,18 @@ import pytest
 
 pytest.importorskip("coremltools")
 
-import coreml_cases_linear
-import coreml_cases_math
-import coreml_cases_quant
-import coreml_cases_spatial
-import coreml_cases_tensor
-from coreml_cases import floats
-from coreml_helpers import save_mil
-
 from edgevit.errors import EdgevitError
 from edgevit.export.mil import load_package
 from edgevit.export.mil.registry import HANDLERS
+from tests import (
+    coreml_cases_linear,
+    coreml_cases_math,
+    coreml_cases_quant,
+    coreml_cases_spatial,
+    coreml_cases_tensor,
+)
+from tests.coreml_cases import floats
+from tests.coreml_helpers import save_mil
 
 CASES = [
     *coreml_cases_math.CASES,

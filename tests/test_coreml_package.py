@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("coremltools")
 
 import coremltools as ct
-from coreml_helpers import save_mil
 
 from edgevit.errors import EdgevitError
 from edgevit.export.mil import load_package
+from tests.coreml_helpers import save_mil
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
 MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"

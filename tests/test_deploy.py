@@ -102,7 +102,7 @@ def test_preflight_finds_nothing_wrong_and_does_nothing(image_folder, tmp_path):
 
 
 def test_a_failure_on_the_way_leaves_nothing(tiny_program, image_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgevit.export.exporting.to_onnx", damaged_exporter)
+    monkeypatch.setattr("edgevit.export.onnx.to_onnx", damaged_exporter)
     with pytest.raises(CheckFailedError, match="does not compute what the program does"):
         deploy(tiny_program, data=image_folder, output=tmp_path / "deep" / "out", strict=True)
     assert not (tmp_path / "deep").exists()
@@ -113,7 +113,7 @@ def test_a_failure_on_the_way_leaves_nothing(tiny_program, image_folder, tmp_pat
 
 
 def test_a_failed_verification_is_said_in_the_report(tiny_program, image_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgevit.export.exporting.to_onnx", damaged_exporter)
+    monkeypatch.setattr("edgevit.export.onnx.to_onnx", damaged_exporter)
     deployment = deploy(tiny_program, data=image_folder, output=tmp_path / "out", threads=1)
     assert not deployment.passed
     assert "FAILED" in (tmp_path / "out" / "report.html").read_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("program")
 @options.formats
 @options.output_folder
-@options.batch
+@options.export_choices
 @click.option("--data", metavar="DIR", help="Verify on these images instead of noise.")
 @click.option(
     "--verify/--no-verify", "verify_artefacts", default=True, help="Run what was written and compare."
@@ -29,13 +29,13 @@ def command(
     program: str,
     to: str,
     output_dir: str,
-    batch: int | None,
     data: str | None,
     verify_artefacts: bool,
     strict: bool,
     force: bool,
     as_json: bool,
     quiet: bool,
+    **choices: Any,
 ) -> None:
     """Write PROGRAM, a .pt2 file, for a device's runtime."""
     output.prepare(as_json=as_json, quiet=quiet)
@@ -45,11 +45,11 @@ def command(
         program,
         to=to.split(","),
         output=output_dir,
-        batch=batch,
         data=data,
         verify_artefacts=verify_artefacts,
         strict=strict,
         force=force,
+        **choices,
     )
     if as_json:
         output.print_json({"folder": result.folder, "passed": result.passed, "artefacts": result.artefacts})

@@ -69,10 +69,10 @@ class Batch(click.ParamType[Any]):
 
     name = "images"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Read a batch size; None is dynamic."""
-        if value is None or value == "dynamic":
-            return None
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read a batch size."""
+        if value == "dynamic" or isinstance(value, int):
+            return "dynamic" if value == "dynamic" else value
         if str(value).isascii() and str(value).isdigit() and int(value):
             return int(value)
         return self.fail(f"{value!r} is no batch; write a number of images or dynamic", param, ctx)
@@ -122,8 +122,25 @@ output_folder = click.option(
 )
 formats = click.option("--to", default="onnx", show_default=True, help="Formats, with commas between them.")
 batch = click.option(
-    "--batch", type=Batch(), default=1, show_default=True, metavar="N|dynamic", help="Images per run."
+    "--batch", type=Batch(), metavar="N|dynamic", help="Images per run (ONNX).  [default: 1]"
 )
+
+
+def export_choices(function: F) -> F:
+    """What may be said about an export; each format knows some of it."""
+    return _stack(
+        batch,
+        click.option(
+            "--precision", metavar="fp32|fp16", help="TFLite (default fp32), Core ML (fp16)."
+        ),
+        click.option("--layout", metavar="nchw|nhwc", help="Of the input (TFLite).  [default: nchw]"),
+        click.option(
+            "--coreml-input", metavar="image|tensor", help="Core ML's input.  [default: image]"
+        ),
+        click.option("--minimum-ios", metavar="16|17|18", help="Oldest iOS (Core ML).  [default: 16]"),
+    )(function)
+
+
 strict = click.option("--strict", is_flag=True, help="Fail, and write nothing, when verification fails.")
 force = click.option("--force", is_flag=True, help="Replace what is there.")
 threads = click.option("--threads", type=int, help="Threads of the runtime.  [default: all cores]")

@@ -21,6 +21,8 @@ from edgevit.progress import working
 _SECONDS = 3.0
 _WARM_UP_SECONDS = 0.5
 _MOST_RUNS = 20_000
+# Extra that brings the runtime, by what the probe can open.
+_RUNTIMES = {".onnx": "onnx", ".tflite": "tflite"}
 
 
 def profile(
@@ -55,13 +57,29 @@ def profile(
             "threads and runs start at 1, seconds at 0"
         )
     path = check_artefact(artefact)
-    extras.require("onnx", f"profiling {path}")
+    extras.require(check_profilable(path.name), f"profiling {path}")
     with working(f"profiling {path.name} with {threads} threads"):
         facts = _run_probe(path, threads, runs, seconds)
     facts["input_shape"] = tuple(facts["input_shape"])
     for key in ("warm_up_ms", "samples_ms"):
         facts[key] = tuple(facts[key])
     return LatencyProfile(artefact=str(artefact), device=device, **facts)
+
+
+def check_profilable(name: str) -> str:
+    """The extra whose runtime times a file of this name.
+
+    Raises:
+        EdgevitError: when nothing here can: the reference evaluator of Core ML packages says what they
+            compute, not how fast a phone does it.
+    """
+    extra = _RUNTIMES.get(Path(name).suffix)
+    if extra is None:
+        raise EdgevitError(
+            f"{name} cannot be profiled on this machine: it has no runtime for it; "
+            f"what can be is {', '.join(f'*{suffix}' for suffix in _RUNTIMES)}"
+        )
+    return extra
 
 
 def usable_cores() -> int:

@@ -6,6 +6,7 @@ the cold load is cold. Usage: ``python probe.py OPTIONS.json``; one JSON object 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -52,7 +53,34 @@ def open_onnx(path: str, threads: int) -> tuple[Runner, dict[str, Any]]:
     return run, facts
 
 
-OPENERS = {".onnx": open_onnx}
+def open_tflite(path: str, threads: int) -> tuple[Runner, dict[str, Any]]:
+    """Load a TFLite file; a function that runs it once on fixed noise, and what is running it."""
+    import numpy as np
+
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+
+        name = "ai-edge-litert"
+    except ImportError:
+        # Devices in the field may have only its predecessor.
+        from tflite_runtime.interpreter import Interpreter
+
+        name = "tflite-runtime"
+    interpreter = Interpreter(model_path=path, num_threads=threads)
+    interpreter.allocate_tensors()
+    (details,) = interpreter.get_input_details()
+    shape = [int(size) for size in details["shape"]]
+    noise = np.random.default_rng(0).standard_normal(shape).astype(details["dtype"])
+    interpreter.set_tensor(details["index"], noise)
+    facts = {
+        "runtime": name + " " + importlib.metadata.version(name),
+        "delegate": "XNNPACK",
+        "input_shape": shape,
+    }
+    return interpreter.invoke, facts
+
+
+OPENERS = {".onnx": open_onnx, ".tflite": open_tflite}
 
 
 def time_runs(run: Runner, count: int, seconds: float, most: int) -> list[float]:
