@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/onnx_export.py [--models NAME,...] [--write docs/onnx.md]
 
-Weights are random, with every branch made to matter (tests/randomise.py). The peer is
+Weights are random, with every branch made to matter (tests/zoo.py). The peer is
 `torch.onnx.export(model, dynamo=True)` on the module, what a user without edgevit would call; the last
 column is edgevit's capture and export together over it, medians of alternating runs. `--write` replaces
 the table between the markers of a document.
@@ -30,7 +30,7 @@ from edgevit.export.onnx import OPSET, OnnxArtefact, to_onnx  # noqa: E402
 from edgevit.export.verify import TOLERANCES, compare  # noqa: E402
 from edgevit.graph.capture import capture  # noqa: E402
 from edgevit.graph.torchvision_shim import make_torchvision_importable  # noqa: E402
-from tests.randomise import randomise  # noqa: E402
+from tests.zoo import example, rerandomise, settle  # noqa: E402
 
 make_torchvision_importable()
 import timm  # noqa: E402
@@ -71,7 +71,7 @@ def measure(name: str, folder: Path, runs: int) -> str:
 
     model = timm.create_model(name)
     config = timm.data.resolve_model_data_config(model)
-    randomise(model, torch.randn(4, *config["input_size"]))
+    settle(rerandomise(model), example(config["input_size"], 8))
     captures, exports, peers = [], [], []
     for _ in range(runs):
         started = time.perf_counter()

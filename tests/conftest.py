@@ -12,6 +12,10 @@ from torch import nn
 
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
+from edgevit.graph.torchvision_shim import make_torchvision_importable
+
+# So that a test may import timm or transformers first.
+make_torchvision_importable()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LABELS = ("circle", "square", "cross")

@@ -11,7 +11,7 @@ from edgevit.export.onnx import OnnxArtefact, to_onnx
 from edgevit.export.verify import TOLERANCES, compare
 from edgevit.graph.capture import capture
 from edgevit.graph.torchvision_shim import make_torchvision_importable
-from tests.randomise import randomise
+from tests.zoo import LogitsOnly, example, rerandomise, settle
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,9 @@ def saved(request, transformers, tmp_path_factory):
     """A folder as `save_pretrained` leaves it, and the model in it."""
     torch.manual_seed(0)
     model, processor = request.param(transformers)
-    randomise(model, torch.randn(4, 3, *processor.crop_size.values()))
+    crop = processor.crop_size
+    settle(LogitsOnly(rerandomise(model)), example((3, crop["height"], crop["width"]), 8))
+    model.eval()
     folder = tmp_path_factory.mktemp(request.param.__name__)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
