@@ -13,7 +13,7 @@ import torch
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.coreml_artefact import CoremlArtefact, first_line
-from edgevit.export.coreml_shims import converter_shims
+from edgevit.export.coreml_shims import converter_shims, decompositions
 from edgevit.export.metadata import CARD_KEY, ArtefactInfo
 from edgevit.export.mil.quiet import quiet_coremltools
 from edgevit.extras import version_of
@@ -121,7 +121,7 @@ def _deployed(program: Program, inputs: Inputs) -> torch.export.ExportedProgram:
         module = _Deployed(program.module, std, probabilities=probabilities)
         example = torch.zeros(1, *card.preprocessing.input_shape)
         exported = export_module(module, example, dynamic_batch=False)
-    decomposed: torch.export.ExportedProgram = exported.run_decompositions({})
+    decomposed: torch.export.ExportedProgram = exported.run_decompositions(decompositions())
     return decomposed
 
 

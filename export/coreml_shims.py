@@ -1,4 +1,7 @@
-"""What coremltools 9.0 gets wrong with today's numpy and torch, mended while a conversion runs.
+"""What coremltools 9.0 gets wrong with today's numpy and torch, mended before or while a conversion runs.
+
+Two faults stop a conversion, one stops a classifier; the last two are worse, being silent: arguments
+that torch passes by keyword only (``gelu``'s ``approximate``, ``alpha`` of sums) are not read.
 
 Each shim is for the releases that were seen to need it and, where that can be asked without a
 conversion, only when the fault is really there. A test per shim fails once it is no longer needed.
@@ -11,6 +14,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgevit.extras import version_of
 
@@ -33,6 +37,7 @@ def converter_shims() -> Iterator[None]:
         if version_of("coremltools") in _AFFECTED:
             original = vars(load)["_add_classify_op"]
             patches.enter_context(_replaced(vars(load), "_add_classify_op", _typed_classify(original)))
+            patches.enter_context(_replaced(_TORCH_OPS_REGISTRY.name_to_func_mapping, "gelu", _gelu))
         yield
 
 
@@ -86,6 +91,26 @@ def _alias(context: Any, node: Any) -> None:
     from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 
     context.add(_get_inputs(context, node, expected=1)[0], node.name)
+
+
+def _gelu(context: Any, node: Any) -> None:
+    """As coremltools translates it, but for reading which approximation is asked for."""
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.frontend.torch.ops import _get_inputs, _get_kwinputs
+
+    approximate = _get_kwinputs(context, node, "approximate", default=["none"])[0]
+    mode = {"none": "EXACT", "tanh": "TANH_APPROXIMATION"}[approximate]
+    context.add(Builder.gelu(x=_get_inputs(context, node)[0], mode=mode, name=node.name))
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """Sums with an ``alpha`` as a product and a sum, for ``ExportedProgram.run_decompositions``."""
+    aten = torch.ops.aten
+    return {
+        aten.add.Tensor: lambda x, y, *, alpha=1: NotImplemented if alpha == 1 else x + y * alpha,
+        aten.sub.Tensor: lambda x, y, *, alpha=1: NotImplemented if alpha == 1 else x - y * alpha,
+        aten.rsub.Tensor: lambda x, y, *, alpha=1: NotImplemented if alpha == 1 else y - x * alpha,
+    }
 
 
 def _typed_classify(original: Callable[[Any, Any], tuple[str, str]]) -> Callable[[Any, Any], tuple[str, str]]:

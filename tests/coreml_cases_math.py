@@ -89,6 +89,13 @@ UNARY = [
     plain("gelu", torched(lambda x: F.gelu(x, approximate="tanh")), SHAPE, mode="TANH_APPROXIMATION"),
     plain("gelu", lambda x: x / (1 + np.exp(-1.702 * x)), SHAPE, mode="SIGMOID_APPROXIMATION"),
     plain("softmax", lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True), SHAPE, axis=1),
+    plain(
+        "softplus_parametric",
+        lambda x: 0.5 * np.log1p(np.exp(2 * x)),
+        SHAPE,
+        alpha=np.float32([0.5] * 3),
+        beta=np.float32([2] * 3),
+    ),
     plain("prelu", lambda x: np.where(x > 0, x, x * np.float32(0.25)), SHAPE, alpha=np.float32([0.25] * 3)),
     case("acos", [floats(5)], lambda mb, x: mb.acos(x=mb.sin(x=x)), lambda x: np.arccos(np.sin(x))),
     case("asin", [floats(5)], lambda mb, x: mb.asin(x=mb.sin(x=x)), lambda x: np.arcsin(np.sin(x))),

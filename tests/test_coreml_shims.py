@@ -13,7 +13,7 @@ from coremltools.converters.mil import Builder
 from coremltools.converters.mil.frontend.torch import ops
 from coremltools.converters.mil.mil import Function
 
-from edgevit.export.coreml_shims import converter_shims, needs_alias_shim, needs_cast_shim
+from edgevit.export.coreml_shims import converter_shims, decompositions, needs_alias_shim, needs_cast_shim
 from edgevit.export.mil.quiet import quiet_coremltools
 
 
@@ -84,6 +84,50 @@ def test_a_classifier_with_a_second_output_fails_without_the_shim():
         "label_probs",
         "logits",
     ]
+
+
+class Tanh(torch.nn.Module):
+    def forward(self, image):
+        return torch.nn.functional.gelu(image, approximate="tanh")
+
+
+def gelu_modes(model):
+    return [operation.mode.val for operation in model._mil_program.functions["main"].find_ops(op_type="gelu")]
+
+
+def test_the_approximation_of_gelu_is_lost_without_the_shim():
+    assert gelu_modes(converted(Tanh())) == ["EXACT"]
+    with converter_shims():
+        assert gelu_modes(converted(Tanh())) == ["TANH_APPROXIMATION"]
+
+
+SUMS = {
+    "add": lambda x, y: torch.add(x, y, alpha=3),
+    "sub": lambda x, y: torch.sub(x, y, alpha=3),
+    "rsub": lambda x, y: torch.rsub(x, y, alpha=3),
+}
+
+
+class Sum(torch.nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.function = SUMS[name]
+
+    def forward(self, image):
+        return self.function(image, torch.relu(image))
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_alpha_is_lost_without_the_decompositions(name):
+    assert converted(Sum(name))._mil_program.functions["main"].find_ops(op_type="mul") == []
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_the_decompositions_compute_the_same(name):
+    image = torch.randn(1, 3, 4, 4)
+    exported = torch.export.export(Sum(name), (image,)).run_decompositions(decompositions())
+    assert not any("alpha" in node.kwargs for node in exported.graph.nodes)
+    torch.testing.assert_close(exported.module()(image), Sum(name)(image))
 
 
 def test_the_shims_are_gone_after_the_block():

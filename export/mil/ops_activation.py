@@ -76,6 +76,14 @@ def sigmoid_hard(op: Operands) -> torch.Tensor:
     return (op.number("alpha") * op.tensor("x") + op.number("beta")).clamp(0.0, 1.0)
 
 
+@handles("softplus_parametric")
+def softplus_parametric(op: Operands) -> torch.Tensor:
+    """alpha[channel] * log(1 + exp(beta[channel] * x)); channels are axis 1."""
+    x = op.tensor("x")
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    return op.tensor("alpha").reshape(shape) * F.softplus(op.tensor("beta").reshape(shape) * x)
+
+
 @handles("linear_activation")
 def linear_activation(op: Operands) -> torch.Tensor:
     """Alpha * x + beta."""
