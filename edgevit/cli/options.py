@@ -130,13 +130,9 @@ def export_choices(function: F) -> F:
     """What may be said about an export; each format knows some of it."""
     return _stack(
         batch,
-        click.option(
-            "--precision", metavar="fp32|fp16", help="TFLite (default fp32), Core ML (fp16)."
-        ),
+        click.option("--precision", metavar="fp32|fp16", help="TFLite (default fp32), Core ML (fp16)."),
         click.option("--layout", metavar="nchw|nhwc", help="Of the input (TFLite).  [default: nchw]"),
-        click.option(
-            "--coreml-input", metavar="image|tensor", help="Core ML's input.  [default: image]"
-        ),
+        click.option("--coreml-input", metavar="image|tensor", help="Core ML's input.  [default: image]"),
         click.option("--minimum-ios", metavar="16|17|18", help="Oldest iOS (Core ML).  [default: 16]"),
     )(function)
 
