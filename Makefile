@@ -5,9 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS := onnx,timm,hf,dev
+MORE_EXTRAS := tflite,coreml
 DEMO := demo-out
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test test-all quick lint clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python examples/digits/write_images.py build/digits
@@ -17,6 +18,11 @@ demo: $(INSTALLED)
 		--data build/digits/test --output $(DEMO) --force
 
 test: lint
+	$(BIN)/python -m pytest
+
+# With the extras of every format: the tests of TFLite and Core ML skip without them.
+test-all: lint
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(MORE_EXTRAS)]"
 	$(BIN)/python -m pytest
 
 # The tests that take minutes left out.
