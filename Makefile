@@ -8,7 +8,7 @@ EXTRAS := onnx,timm,hf,dev
 MORE_EXTRAS := tflite,coreml
 DEMO := demo-out
 
-.PHONY: demo test test-all quick lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python examples/digits/write_images.py build/digits
@@ -18,16 +18,12 @@ demo: $(INSTALLED)
 		--data build/digits/test --output $(DEMO) --force
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
-# With the extras of every format: the tests of TFLite and Core ML skip without them.
+# Everything: the tests that take minutes, and those of TFLite and Core ML, which skip without their extras.
 test-all: lint
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(MORE_EXTRAS)]"
 	$(BIN)/python -m pytest
-
-# The tests that take minutes left out.
-quick: lint
-	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(INSTALLED) build/lint
 	$(BIN)/ruff check .

@@ -75,7 +75,6 @@ def test_images_without_labels_cannot_be_evaluated(tiny_pt2, image_folder):
         evaluate(tiny_pt2, data=image_folder / "circle")
 
 
-@pytest.mark.slow
 def test_vit_tiny_keeps_its_accuracy_on_imagenet(shared, tmp_path):
     """The published weights, in torch and in ONNX Runtime, on 650 validation images."""
     from edgevit import capture
