@@ -82,6 +82,20 @@ def test_a_view_behind_a_dropped_copy_takes_any_strides():
     assert operators(rewritten) == {"transpose": 1, "reshape": 1, "relu": 1}
 
 
+def test_a_view_becomes_a_reshape_even_where_nothing_is_dropped():
+    rewritten = check_rewrite(drop_no_ops, lambda x: x.view(-1, 24).relu(), (4, 6), tolerance=0)
+    assert operators(rewritten) == {"reshape": 1, "relu": 1}
+
+
+def test_a_view_of_what_is_written_in_place_stays_a_view():
+    def written(x: torch.Tensor) -> torch.Tensor:
+        total = x * 2
+        total.view(-1, 24)[:, 0] = 1.0
+        return total
+
+    check_refusal(drop_no_ops, written, (4, 6))
+
+
 def test_a_copy_that_shields_from_writing_in_place_stays():
     def shielded(x: torch.Tensor) -> torch.Tensor:
         total = x * 2

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from edgevit.export.onnx import OnnxArtefact, to_onnx
 
 from edgevit.graph.program import Program, export_module
 from edgevit.graph.rewrites import prepare_for_export
@@ -44,3 +45,15 @@ def test_a_static_batch_lets_a_position_code_be_folded():
     prepared = prepare_for_export(original)
     assert not operators(prepared).keys() & {"cumsum", "sin", "zeros", "arange"}
     assert_same_function(prepared, original)
+
+
+def test_a_dynamic_batch_of_transformers_swin_can_be_written_as_onnx_once_prepared(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    module, shape = MODELS["hf_swin"]()
+    prepared = prepare_for_export(program_of(module, shape))
+    to_onnx(prepared, tmp_path / "swin.onnx", batch=None)
+    images = example(shape, 3)
+    actual = OnnxArtefact.open(tmp_path / "swin.onnx").run(images.numpy())[0]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(actual), module(images), rtol=1e-4, atol=1e-5)

@@ -62,7 +62,8 @@ def drop_no_ops(program: Program) -> Program:
 
     A copy is dropped only where no operator of the graph writes in place (see `make_functional`): then
     nothing can tell a tensor from its copy but a ``view``, which becomes the ``reshape`` that takes any
-    strides.
+    strides. It does so where no copy was dropped as well: an exporter that decomposes attention makes
+    strides of its own, on which transformers' Swin fails to be written as ONNX.
     """
     editor = Editor(program)
     may_drop_copies = not in_place_calls(editor.graph)
@@ -75,11 +76,9 @@ def drop_no_ops(program: Program) -> Program:
             editor.replace(node, node.args[0])
             editor.graph.erase_node(node)
             changed += 1
-    if not changed:
-        return program
     if may_drop_copies:
-        _accept_any_strides(editor.graph)
-    return editor.finish("drop_no_ops", changed=changed)
+        changed += _accept_any_strides(editor.graph)
+    return editor.finish("drop_no_ops", changed=changed) if changed else program
 
 
 def _is_no_op(editor: Editor, node: Node, *, may_drop_copies: bool) -> bool:
@@ -131,6 +130,8 @@ def _is_neutral(editor: Editor, node: Node) -> bool:
     return constant is not None and bool((constant == neutral).all())
 
 
-def _accept_any_strides(graph: Graph) -> None:
-    for node in graph.find_nodes(op="call_function", target=aten.view.default):
+def _accept_any_strides(graph: Graph) -> int:
+    views = calls(graph, [aten.view.default])
+    for node in views:
         node.target = aten.reshape.default
+    return len(views)
