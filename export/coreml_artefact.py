@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevit.errors import EdgevitError
-from edgevit.export.metadata import CARD_KEY, TensorInfo
+from edgevit.export.metadata import CARD_KEY, TensorInfo, required_card
 from edgevit.export.mil import MilProgram, Package, load_program, read_package
 from edgevit.export.mil.quiet import quiet_coremltools
 from edgevit.graph.card import Card, Preprocessing
@@ -80,12 +80,7 @@ class CoremlArtefact:
         Raises:
             EdgevitError: when it has none, being of another tool's making.
         """
-        if self.embedded_card is None:
-            raise EdgevitError(
-                f"{self.path} has no edgevit card, so how its images are prepared is unknown; "
-                "export it with `edgevit export`"
-            )
-        return self.embedded_card
+        return required_card(self.embedded_card, self.path)
 
     @property
     def num_classes(self) -> int:

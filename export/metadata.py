@@ -64,3 +64,17 @@ class Metadata(_Frozen):
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise EdgevitError(f"{path} is not valid: {first_fault(error)}") from error
+
+
+def required_card(card: Card | None, path: Path) -> Card:
+    """The card that was found inside an artefact.
+
+    Raises:
+        EdgevitError: when there is none, the file being of another tool's making.
+    """
+    if card is None:
+        raise EdgevitError(
+            f"{path} has no edgevit card, so how its images are prepared is unknown; "
+            "export it with `edgevit export`"
+        )
+    return card

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgevit import extras
 from edgevit.errors import EdgevitError
-from edgevit.export.metadata import CARD_KEY, ArtefactInfo, TensorInfo
+from edgevit.export.metadata import CARD_KEY, ArtefactInfo, TensorInfo, required_card
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
 from edgevit.graph.card import Card
@@ -192,12 +192,7 @@ class OnnxArtefact:
         Raises:
             EdgevitError: when it has none, being of another tool's making.
         """
-        if self.embedded_card is None:
-            raise EdgevitError(
-                f"{self.path} has no edgevit card, so how its images are prepared is unknown; "
-                "export it with `edgevit export`"
-            )
-        return self.embedded_card
+        return required_card(self.embedded_card, self.path)
 
     @property
     def num_classes(self) -> int:

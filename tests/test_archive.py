@@ -119,7 +119,8 @@ def test_a_guard_that_is_code_is_refused_and_a_plain_one_is_not(tampered):
     bad = edited(lambda model: model.update(guards_code=["__import__('os').system('true')"]))
     with pytest.raises(EdgevitError, match="is not plain arithmetic"):
         Program.load(tampered({MODEL: bad}))
-    good = edited(lambda model: model.update(guards_code=["L['args'][0][0].size()[0] <= 64"]))
+    plain = ["L['args'][0][0].size()[0] <= 64", "L['image'].size()[0] < 16"]
+    good = edited(lambda model: model.update(guards_code=plain))
     assert Program.load(tampered({MODEL: good})).num_classes == 3
 
 

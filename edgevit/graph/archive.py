@@ -188,7 +188,8 @@ def _check_expression(text: str, names: frozenset[str], attributes: frozenset[st
         elif isinstance(node, ast.Attribute):
             known = node.attr in attributes
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # Strings are evaluated again by sympy: only symbol names and argument keys may stand here.
-            known = bool(_SYMBOL.fullmatch(node.value)) or node.value in {"args", "kwargs"}
+            # sympy evaluates strings again, so only symbol names may stand there; in a guard a string is
+            # the name of an input.
+            known = node.value.isidentifier() if attributes else bool(_SYMBOL.fullmatch(node.value))
         if not known:
             raise EdgevitError(f"{origin} has the shape expression {text!r}, which is not plain arithmetic")

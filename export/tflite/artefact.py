@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevit.errors import EdgevitError, MissingDependencyError
-from edgevit.export.metadata import TensorInfo
+from edgevit.export.metadata import TensorInfo, required_card
 from edgevit.export.tflite.check import checked_model
 from edgevit.export.tflite.metadata import Layout, TfliteMetadata, card_in, metadata_in
 from edgevit.extras import version_of
@@ -101,12 +101,7 @@ class TfliteArtefact:
         Raises:
             EdgevitError: when it has none, being of another tool's making.
         """
-        if self.embedded_card is None:
-            raise EdgevitError(
-                f"{self.path} has no edgevit card, so how its images are prepared is unknown; "
-                "export it with `edgevit export`"
-            )
-        return self.embedded_card
+        return required_card(self.embedded_card, self.path)
 
     @property
     def num_classes(self) -> int:

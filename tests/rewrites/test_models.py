@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from edgevit.export.onnx import OnnxArtefact, to_onnx
 
+from edgevit.export.onnx import OnnxArtefact, to_onnx
 from edgevit.graph.program import Program, export_module
 from edgevit.graph.rewrites import prepare_for_export
 from tests.rewrites.helpers import CARD, assert_same_function, largest_rank, operators, program_of
