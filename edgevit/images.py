@@ -319,6 +319,11 @@ class ImageReader:
             raise EdgevitError(
                 f"--on-bad-image: {self.on_bad_image!r}; {closest(self.on_bad_image, ON_BAD_IMAGE)}"
             )
+        if self.preprocessing.frames is not None:
+            raise EdgevitError(
+                f"--data: {self.folder.root} holds images, and the model takes clips of "
+                f"{self.preprocessing.frames} frames; verify it on noise, without --data"
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         self.skipped.clear()

@@ -13,13 +13,17 @@ import torch
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.coreml_artefact import CoremlArtefact, first_line
-from edgevit.export.coreml_shims import converter_shims, decompositions
+from edgevit.export.coreml_entry import PROBABILITIES_NAME, classifies, for_image_input, graph_std
+from edgevit.export.coreml_shims import converter_shims, decompositions, exact_passes
 from edgevit.export.metadata import CARD_KEY, ArtefactInfo
+from edgevit.export.mil.package import seal_package
 from edgevit.export.mil.quiet import quiet_coremltools
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
 from edgevit.graph.card import Card, Preprocessing
-from edgevit.graph.program import Program, export_module
+from edgevit.graph.program import Program
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.rewrites.group_norm import group_norm_to_layer_norm
 
 Precision = Literal["fp16", "fp32"]
 MinimumIos = Literal["16", "17", "18"]
@@ -27,7 +31,6 @@ Inputs = Literal["image", "tensor"]
 
 INPUT_NAME = "image"
 LABEL_NAME = "classLabel"
-PROBABILITIES_NAME = "probabilities"
 # Written by coremltools beside the model for another runtime's debugger; nothing reads it on a device.
 _DEBUG_FILE = "executorch_debug_handle_mapping.json"
 
@@ -38,14 +41,15 @@ def to_coreml(
     *,
     precision: Precision = "fp16",
     minimum_ios: MinimumIos = "16",
-    inputs: Inputs = "image",
+    inputs: Inputs | None = None,
 ) -> ArtefactInfo:
     """Write an ML Program package for one image, with the card in its metadata.
 
     With ``inputs="image"`` the package takes an 8-bit RGB (or grey) image of the card's size and
     normalises it itself; where the card has labels, the package is also a classifier, which gives
     the best label and every label's probability beside the logits. With ``inputs="tensor"`` it takes
-    the array that the card's preprocessing makes, and returns the program's outputs only.
+    the array that the card's preprocessing makes, and returns the program's outputs only: the only
+    way for video, whose clips are no image.
 
     Args:
         program: what to export.
@@ -53,7 +57,7 @@ def to_coreml(
         precision: of weights and arithmetic; the logits are float32 either way.
         minimum_ios: the oldest iOS that can run it (16 = macOS 13, 17 = macOS 14, 18 = macOS 15);
             a newer one has more operations, attention among them from 18.
-        inputs: "image" or "tensor".
+        inputs: "image" or "tensor"; None is "image", and "tensor" for video.
 
     Returns:
         What the package holds.
@@ -64,11 +68,13 @@ def to_coreml(
     """
     _check_choice("precision", precision, get_args(Precision))
     _check_choice("minimum_ios", minimum_ios, get_args(MinimumIos))
-    _check_choice("inputs", inputs, get_args(Inputs))
+    inputs = _input_kind(program.card.preprocessing, inputs)
     if path.suffix != ".mlpackage":
         raise EdgevitError(f"{path}: a Core ML package is saved as .mlpackage")
     extras.require("coreml", "Core ML export")
-    exported = _deployed(program.with_batch(1), inputs)
+    program = group_norm_to_layer_norm(prepare_for_export(program.with_batch(1)))
+    deployed = for_image_input(program) if inputs == "image" else program
+    exported = deployed.exported.run_decompositions(decompositions())
     try:
         with quiet_coremltools():
             model = _converted(
@@ -82,6 +88,7 @@ def to_coreml(
             f"{program.card.name} cannot be written as a Core ML package: {first_line(error)}"
         ) from error
     (path / _DEBUG_FILE).unlink(missing_ok=True)
+    seal_package(path)
     return _info(path, precision, {"minimum_ios": minimum_ios, "inputs": inputs})
 
 
@@ -90,49 +97,20 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise EdgevitError(f"{option}: {value!r} is not possible; {closest(str(value), choices)}")
 
 
-def _classifies(card: Card, inputs: Inputs) -> bool:
-    return inputs == "image" and card.labels is not None
-
-
-class _Deployed(torch.nn.Module):
-    """A program that starts from what an image input gives it, and ends in probabilities too if asked."""
-
-    def __init__(
-        self, module: torch.nn.Module, std: tuple[float, ...] | None, *, probabilities: bool
-    ) -> None:
-        super().__init__()
-        self.module = module
-        self.probabilities = probabilities
-        self.std: torch.Tensor | None
-        self.register_buffer("std", None if std is None else torch.tensor(std).reshape(1, -1, 1, 1))
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        results = self.module(image if self.std is None else image / self.std)
-        results = tuple(results) if isinstance(results, tuple | list) else (results,)
-        return (*results, torch.softmax(results[0], -1)) if self.probabilities else results
-
-
-def _deployed(program: Program, inputs: Inputs) -> torch.export.ExportedProgram:
-    """The graph behind Core ML's input, decomposed to what coremltools translates."""
-    exported, card = program.exported, program.card
-    std = _graph_std(card.preprocessing) if inputs == "image" else None
-    probabilities = _classifies(card, inputs)
-    if std is not None or probabilities:
-        module = _Deployed(program.module, std, probabilities=probabilities)
-        example = torch.zeros(1, *card.preprocessing.input_shape)
-        exported = export_module(module, example, dynamic_batch=False)
-    decomposed: torch.export.ExportedProgram = exported.run_decompositions(decompositions())
-    return decomposed
-
-
-def _graph_std(preprocessing: Preprocessing) -> tuple[float, ...] | None:
-    """The division that an image input cannot do, having one scale for all channels."""
-    return None if len(set(preprocessing.std)) == 1 else preprocessing.std
+def _input_kind(preprocessing: Preprocessing, inputs: Inputs | None) -> Inputs:
+    if inputs is None:
+        return "image" if preprocessing.frames is None else "tensor"
+    _check_choice("inputs", inputs, get_args(Inputs))
+    if inputs == "image" and preprocessing.frames is not None:
+        raise EdgevitError(
+            f"--coreml-input image: the model takes clips of {preprocessing.frames} frames; pass tensor"
+        )
+    return inputs
 
 
 def _scale_and_bias(preprocessing: Preprocessing) -> tuple[float, list[float]]:
     """What an image input multiplies its 0..255 pixels by, and then adds to each channel."""
-    std = 1.0 if _graph_std(preprocessing) is not None else preprocessing.std[0]
+    std = 1.0 if graph_std(preprocessing) is not None else preprocessing.std[0]
     return 1 / (255 * std), [-mean / std for mean in preprocessing.mean]
 
 
@@ -147,7 +125,7 @@ def _converted(
     import coremltools as ct
 
     names, classifier = list(card.outputs), None
-    if _classifies(card, inputs):
+    if inputs == "image" and classifies(card):
         names.append(PROBABILITIES_NAME)
         classifier = ct.ClassifierConfig(_distinct(card.labels or ()), LABEL_NAME, PROBABILITIES_NAME)
     with converter_shims():
@@ -159,6 +137,7 @@ def _converted(
             classifier_config=classifier,
             minimum_deployment_target=getattr(ct.target, f"iOS{minimum_ios}"),
             compute_precision=ct.precision.FLOAT16 if precision == "fp16" else ct.precision.FLOAT32,
+            pass_pipeline=exact_passes(),
             skip_model_load=True,
         )
 

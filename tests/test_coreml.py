@@ -58,7 +58,12 @@ def kinds_of(artefact):
 def test_a_package_computes_what_the_program_does(program, packaged, precision, inputs):
     info, artefact = packaged(precision=precision, inputs=inputs, minimum_ios="16")
     (parity,) = compare(
-        artefact, program, prepared(program, 3), "noise", TOLERANCE[precision], "model"
+        artefact,
+        program,
+        prepared(program, 3),
+        described="noise",
+        tolerance=TOLERANCE[precision],
+        name="model",
     ).outputs
     assert parity.passed
     assert info.precision == precision
@@ -87,7 +92,8 @@ def test_what_a_package_holds_is_described(packaged):
 
 def test_the_card_comes_back_from_the_package(program, packaged):
     _, artefact = packaged(precision="fp32", inputs="image", minimum_ios="16")
-    assert artefact.card == program.card
+    assert artefact.card.steps[: len(program.card.steps)] == program.card.steps
+    assert artefact.card.model_copy(update={"steps": program.card.steps}) == program.card
     description = read_package(artefact.path).spec.description
     assert description.metadata.shortDescription.startswith("tiny: ")
     assert description.metadata.author.startswith("edgevit")
@@ -149,7 +155,9 @@ def test_every_output_of_the_program_is_returned_in_its_order(tmp_path):
     program = capture(TwoHeads().eval(), name="two", input_size=(32, 32), labels=tuple("abcde"), **IMAGENET)
     _, artefact = exported(program, tmp_path, precision="fp32")
     assert [output.name for output in artefact.outputs] == ["logits", "output_1"]
-    verification = compare(artefact, program, prepared(program), "noise", 1e-5, "two")
+    verification = compare(
+        artefact, program, prepared(program), described="noise", tolerance=1e-5, name="two"
+    )
     assert verification.passed
 
 
@@ -265,5 +273,7 @@ def test_timm_models_compute_what_they_did(name, precision, tmp_path):
     size = model.default_cfg["input_size"][1:]
     program = capture(model, name=name, input_size=size, labels=tuple("abcdefghij"), **IMAGENET)
     _, artefact = exported(program, tmp_path, precision=precision)
-    (parity,) = compare(artefact, program, prepared(program), "noise", TOLERANCE[precision], name).outputs
+    (parity,) = compare(
+        artefact, program, prepared(program), described="noise", tolerance=TOLERANCE[precision], name=name
+    ).outputs
     assert parity.passed, parity.explain()

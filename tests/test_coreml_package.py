@@ -6,13 +6,17 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("coremltools")
 
 import coremltools as ct
 
 from edgevit.errors import EdgevitError
-from edgevit.export.mil import load_package
+from edgevit.export.mil import load_package, read_package
+from edgevit.export.mil.package import seal_package
+from edgevit.export.mil.quiet import quiet_coremltools
 from tests.coreml_helpers import save_mil
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
@@ -200,3 +204,44 @@ def test_no_truncation_of_the_specification_leads_anywhere_else(package, size):
     content = (package / MODEL).read_bytes()
     truncate(package / MODEL, len(content) * size // 1000)
     refusal(package)
+
+
+@pytest.fixture
+def sealed(package):
+    seal_package(package)
+    return package
+
+
+def test_a_sealed_package_is_read_by_everyone(sealed):
+    x = np.random.default_rng(1).standard_normal((2, 8)).astype(np.float32)
+    np.testing.assert_allclose(load_package(sealed).evaluate({"x": x})["y"], x @ WEIGHT.T, rtol=1e-5)
+    with quiet_coremltools():
+        theirs = ct.models.MLModel(str(sealed), skip_model_load=True)
+    assert set(theirs.user_defined_metadata) >= {"edgevit.sha256"}
+
+
+@given(file=st.sampled_from([MODEL, WEIGHTS]), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_flipped_bit_leads_anywhere_else(sealed, file, place, bit):
+    whole = (sealed / file).read_bytes()
+    altered = bytearray(whole)
+    altered[int(place * len(whole))] ^= 1 << bit
+    (sealed / file).write_bytes(altered)
+    try:
+        read_package(sealed)
+    except EdgevitError as error:
+        assert "\n" not in str(error)
+    else:
+        # Only the seal's own key can change unseen, and nothing but the seal.
+        assert file == MODEL
+        assert altered[:-100] == whole[:-100]
+    finally:
+        (sealed / file).write_bytes(whole)
+
+
+def test_a_package_saved_again_by_another_tool_is_read(sealed, tmp_path):
+    with quiet_coremltools():
+        model = ct.models.MLModel(str(sealed), skip_model_load=True)
+        model.author = "someone else"
+        model.save(str(tmp_path / "again.mlpackage"))
+    assert load_package(tmp_path / "again.mlpackage").outputs[0].name == "y"

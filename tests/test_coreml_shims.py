@@ -13,7 +13,13 @@ from coremltools.converters.mil import Builder
 from coremltools.converters.mil.frontend.torch import ops
 from coremltools.converters.mil.mil import Function
 
-from edgevit.export.coreml_shims import converter_shims, decompositions, needs_alias_shim, needs_cast_shim
+from edgevit.export.coreml_shims import (
+    converter_shims,
+    decompositions,
+    exact_passes,
+    needs_alias_shim,
+    needs_cast_shim,
+)
 from edgevit.export.mil.quiet import quiet_coremltools
 
 
@@ -136,3 +142,20 @@ def test_the_shims_are_gone_after_the_block():
         assert ops._cast is not before
     assert ops._cast is before
     assert needs_alias_shim()
+
+
+class ScaledAndShifted(torch.nn.Module):
+    def forward(self, image):
+        scale, shift = torch.arange(2.0, 5.0), torch.ones(3)
+        return image * scale.reshape(3, 1, 1) + shift.reshape(3, 1, 1)
+
+
+def norms(model):
+    return model._mil_program.functions["main"].find_ops(op_type="batch_norm")
+
+
+def test_a_scale_and_a_shift_become_an_inexact_batch_norm_without_the_shim():
+    (norm,) = norms(converted(ScaledAndShifted(), compute_precision=ct.precision.FLOAT32))
+    assert norm.epsilon.val > 0
+    assert norm.variance.val.tolist() == [1, 1, 1]
+    assert norms(converted(ScaledAndShifted(), pass_pipeline=exact_passes())) == []

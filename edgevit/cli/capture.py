@@ -13,6 +13,7 @@ from edgevit.cli import options, output
 @click.command(short_help="Capture a PyTorch model as a Program (.pt2).")
 @click.argument("model")
 @options.source_choices
+@click.option("--frames", type=int, metavar="N", help="Frames of a clip, for a video classifier.")
 @click.option("-o", "--output", "path", metavar="FILE.pt2", required=True, help="File to write.")
 @options.force
 @options.reporting

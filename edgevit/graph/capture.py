@@ -33,6 +33,7 @@ def capture(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     labels: tuple[str, ...] | str | Path | None = None,
+    frames: int | None = None,
     name: str | None = None,
 ) -> Program:
     """Capture a vision model as a Program.
@@ -42,7 +43,8 @@ def capture(
 
     Args:
         model: ``timm:NAME``, ``hf:ID_OR_DIR``, ``FILE.pt2``, ``package.module:factory``, or a module
-            that takes (batch, channels, height, width) float32 and returns logits first.
+            that takes (batch, channels, height, width) float32, or with `frames` (batch, frames,
+            channels, height, width), and returns logits first.
         weights: safetensors or torch file, or ``"random"``; None uses the source's own.
         num_classes: size of the classifier, where the source can build another than its own.
         input_size: (height, width).
@@ -51,6 +53,7 @@ def capture(
         mean: per-channel mean of images scaled to 0..1.
         std: per-channel standard deviation of the same.
         labels: class names in the order of the logits, or a file with one a line.
+        frames: frames of a clip, for a video classifier; None for images.
         name: what to call it; None takes the source's name.
 
     Raises:
@@ -65,6 +68,7 @@ def capture(
         mean=mean,
         std=std,
         labels=read_labels(labels) if isinstance(labels, str | Path) else labels,
+        frames=frames,
     )
     if isinstance(model, str) and model.endswith(".pt2"):
         return _recaptured(existing_file(model, "model"), choices, name)
@@ -162,9 +166,9 @@ def _recaptured(path: Path, choices: Choices, name: str | None) -> Program:
         program = Program(exported, card)
     else:
         program = Program(exported, _foreign_card(path, exported, choices, name))
-    if choices.input_size not in (None, tuple(program.input_shape[2:])):
+    if choices.input_size not in (None, tuple(program.input_shape[-2:])):
         raise EdgevitError(
-            f"{path} was captured for {program.input_shape[2:]} images; --input-size cannot change it"
+            f"{path} was captured for {program.input_shape[-2:]} images; --input-size cannot change it"
         )
     return _checked(program)
 
@@ -190,8 +194,9 @@ def _checked(program: Program) -> Program:
     card, shape = program.card, program.input_shape
     if tuple(shape[1:]) != card.preprocessing.input_shape:
         raise EdgevitError(
-            f"{card.name} takes {'x'.join(map(str, shape[1:]))} images, its preprocessing makes "
-            f"{'x'.join(map(str, card.preprocessing.input_shape))}; set --input-size, --mean and --std to fit"
+            f"{card.name} takes {'x'.join(map(str, shape[1:]))} input, its preprocessing makes "
+            f"{'x'.join(map(str, card.preprocessing.input_shape))}; set --input-size, --mean, --std and "
+            "(for video) --frames to fit"
         )
     if len(program.output_shapes[0]) != 2:
         raise EdgevitError(

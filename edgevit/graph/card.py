@@ -30,8 +30,12 @@ class Preprocessing(_Frozen):
 
     The first four interpolations are Pillow's, low-pass filtered when shrinking: what timm's and
     transformers' model cards mean by these words. The ``opencv-`` ones are `cv2.resize`'s.
+
+    `frames` is None for images. A video classifier takes clips of that many frames, each prepared as
+    an image and stacked in front: (frames, channels, height, width).
     """
 
+    frames: Positive | None = None
     input_size: tuple[Positive, Positive]
     resize_to: Positive | tuple[Positive, Positive] | None
     interpolation: Interpolation = "bicubic"
@@ -54,9 +58,10 @@ class Preprocessing(_Frozen):
         return len(self.mean)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one prepared image."""
-        return (self.channels, *self.input_size)
+    def input_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of one prepared image, the frames before it for a clip."""
+        image = (self.channels, *self.input_size)
+        return image if self.frames is None else (self.frames, *image)
 
     @classmethod
     def cropped(
@@ -94,7 +99,8 @@ class Preprocessing(_Frozen):
                 resize = f"resize to {height}x{width} ({self.interpolation})"
         crop = "" if self.resize_to == self.input_size else "centre crop {}x{}, ".format(*self.input_size)
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
-        return f"{resize}, {crop}mean {mean}, std {std}"
+        clip = "" if self.frames is None else f"clips of {self.frames} frames, each: "
+        return f"{clip}{resize}, {crop}mean {mean}, std {std}"
 
 
 class Provenance(_Frozen):

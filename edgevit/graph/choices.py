@@ -29,6 +29,7 @@ class Choices:
         mean: per-channel mean of images scaled to 0..1.
         std: per-channel standard deviation of the same.
         labels: class names in the order of the logits.
+        frames: frames of a clip, for a video classifier.
     """
 
     weights: str | Path | None = None
@@ -39,6 +40,7 @@ class Choices:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     labels: tuple[str, ...] | None = None
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 1:
@@ -79,6 +81,7 @@ def refine(base: Preprocessing, choices: Choices) -> Preprocessing:
         "mean": choices.mean,
         "std": choices.std,
         "resize_to": choices.resize,
+        "frames": choices.frames,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     if changes.get("resize_to") == "none":

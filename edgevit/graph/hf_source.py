@@ -1,8 +1,9 @@
-"""Image classifiers of transformers, by hub id or from a folder."""
+"""Image and video classifiers of transformers, by hub id or from a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgevit.graph.torchvision_shim import make_torchvision_importable
 
 
 class _LogitsOnly(torch.nn.Module):
-    """A transformers classifier as a function of the image alone, RGB in and logits out."""
+    """A transformers classifier as a function of the image (or clip) alone, RGB in and logits out."""
 
     def __init__(self, model: torch.nn.Module, *, flip_channels: bool) -> None:
         super().__init__()
@@ -26,17 +27,17 @@ class _LogitsOnly(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         # Some cards (MobileViT) want BGR: turning the channels inside keeps RGB as the one convention.
-        logits: torch.Tensor = self.model(pixel_values=image.flip(1) if self.flip_channels else image).logits
+        logits: torch.Tensor = self.model(pixel_values=image.flip(-3) if self.flip_channels else image).logits
         return logits
 
 
 def load_hf(name: str, choices: Choices) -> Source:
-    """The transformers image classifier `name`, a hub id or a folder that `save_pretrained` wrote.
+    """The transformers classifier `name`, a hub id or a folder that `save_pretrained` wrote.
 
     No code of the model's repository is run.
 
     Raises:
-        EdgevitError: when it is no image classifier, its files are incomplete or cannot be had.
+        EdgevitError: when it is no image or video classifier, its files are incomplete or cannot be had.
         MissingDependencyError: when transformers is not installed.
     """
     make_torchvision_importable()
@@ -57,7 +58,7 @@ def load_hf(name: str, choices: Choices) -> Source:
         ) from error
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
         raise EdgevitError(
-            f"hf:{name} cannot be loaded as an image classifier: {first_line(error)}"
+            f"hf:{name} cannot be loaded as an image or video classifier: {first_line(error)}"
         ) from error
     weights, sha = given_weights(model, choices, otherwise=f"transformers hub: {name}")
     labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
@@ -65,7 +66,9 @@ def load_hf(name: str, choices: Choices) -> Source:
     return Source(
         name=Path(name).name,
         module=_LogitsOnly(model, flip_channels=bool(processor.get("do_flip_channel_order"))),
-        preprocessing=_hf_preprocessing(name, config, processor, choices),
+        preprocessing=_hf_preprocessing(
+            name, config, processor, replace(choices, frames=choices.frames or _frames(transformers, config))
+        ),
         weights=weights,
         weights_sha256=sha,
         labels=choices.labels or (None if generic else labels),
@@ -73,7 +76,9 @@ def load_hf(name: str, choices: Choices) -> Source:
 
 
 def _hf_model(transformers: Any, name: str, config: Any, *, pretrained: bool) -> torch.nn.Module:
-    classifier = transformers.AutoModelForImageClassification
+    video = _frames(transformers, config) is not None
+    task = "VideoClassification" if video else "ImageClassification"
+    classifier = getattr(transformers, f"AutoModelFor{task}")
     model: torch.nn.Module
     if pretrained:
         model, report = classifier.from_pretrained(name, config=config, output_loading_info=True)
@@ -83,6 +88,12 @@ def _hf_model(transformers: Any, name: str, config: Any, *, pretrained: bool) ->
     else:
         model = classifier.from_config(config)
     return model
+
+
+def _frames(transformers: Any, config: Any) -> int | None:
+    """Frames of a clip, where the model is a video classifier."""
+    video = type(config) in transformers.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING
+    return int(config.num_frames) if video else None
 
 
 def _hf_processor(transformers: Any, name: str) -> Mapping[str, Any]:
@@ -119,15 +130,29 @@ def _hf_preprocessing(
     if choices.input_size is not None:
         resize_to = _scaled(resize_to, (height, width), choices.input_size)
         height, width = choices.input_size
-    normalises = processor.get("do_normalize")
+    mean, std = _normalisation(processor)
     base = Preprocessing(
         input_size=(height, width),
         resize_to=resize_to,
         interpolation=_PIL_RESAMPLING[int(processor.get("resample", 3))],
-        mean=tuple(processor["image_mean"]) if normalises else (0.0, 0.0, 0.0),
-        std=tuple(processor["image_std"]) if normalises else (1.0, 1.0, 1.0),
+        mean=mean,
+        std=std,
     )
     return refine(base, choices)
+
+
+def _normalisation(processor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of images scaled to 0..1, whatever range the processor scales them to.
+
+    ViViT's scales to -1..1 (`offset`) before it normalises.
+    """
+    normalises = processor.get("do_normalize")
+    mean = processor["image_mean"] if normalises else (0.0, 0.0, 0.0)
+    std = processor["image_std"] if normalises else (1.0, 1.0, 1.0)
+    # round: 255 times a factor that is stored as 1/255 in decimal.
+    scale = round(255 * processor.get("rescale_factor", 1 / 255), 6) if processor.get("do_rescale", True) else 255
+    offset = 1.0 if processor.get("offset") else 0.0
+    return tuple((value + offset) / scale for value in mean), tuple(value / scale for value in std)
 
 
 # PIL.Image.Resampling, by number.

@@ -16,6 +16,7 @@ from edgevit.errors import EdgevitError
 from edgevit.files import check_output, existing_file, staged_file
 from edgevit.graph.archive import check_archive
 from edgevit.graph.card import Card
+from edgevit.graph.static_batch import with_static_batch
 
 Array = npt.NDArray[np.float32]
 
@@ -121,8 +122,7 @@ class Program:
             raise EdgevitError(
                 f"{self.card.name} was captured for a batch of {self.batch} and cannot be made {batch}"
             )
-        example = torch.zeros(batch, *(int(size) for size in self.input_shape[1:]))
-        return Program(export_module(self.module, example, dynamic_batch=False), self.card)
+        return Program(with_static_batch(self.exported, batch), self.card)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write graph, weights and card to one ``.pt2`` file, whole or not at all.

@@ -25,19 +25,23 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensor, FakeTensorMode
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import (
     ExportGraphSignature,
     InputKind,
     InputSpec,
+    OutputKind,
+    OutputSpec,
     TensorArgument,
 )
 from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from edgevit.graph.card import Step
+from edgevit.graph.graphs import copied
 from edgevit.graph.program import Program
 
 Size = int | torch.SymInt
@@ -65,7 +69,7 @@ class Editor:
     def __init__(self, program: Program) -> None:
         self._program = program
         exported = program.exported
-        self.graph = _copied(exported.graph)
+        self.graph = copied(exported.graph)
         # Unused-node removal asks the owning module about sub-graphs.
         self.graph.owning_module = exported.graph_module
         self._specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
@@ -73,7 +77,20 @@ class Editor:
         self._constants: dict[str, Any] = dict(exported.constants)
         self._fake_mode = _fake_mode(self.graph)
         self._origin: Node | None = None
+        self._added_outputs: list[str] = []
         self._evaluated_on = {node: _layouts_read(node) for node in self.graph.nodes}
+
+    @property
+    def image(self) -> Node:
+        """The placeholder of the input."""
+        placeholders: list[Node] = self.graph.find_nodes(op="placeholder")
+        return next(node for node in placeholders if self._specs[node.name].kind is InputKind.USER_INPUT)
+
+    @property
+    def results(self) -> tuple[Node, ...]:
+        """What the graph returns."""
+        results: tuple[Node, ...] = tuple(self.graph.output_node().args[0])  # type: ignore[arg-type]
+        return results
 
     def value(self, node: object) -> torch.Tensor | None:
         """The tensor behind a parameter, buffer or constant; None for any other node or argument."""
@@ -160,6 +177,11 @@ class Editor:
             )
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
 
+    def add_output(self, node: Node, name: str) -> None:
+        """Return one more tensor, after the others, under a name of its own on the card."""
+        self.graph.output_node().args = ((*self.results, node),)
+        self._added_outputs.append(name)
+
     def finish(self, name: str, **measured: int) -> Program:
         """The edited program, its card one step longer.
 
@@ -178,12 +200,14 @@ class Editor:
             graph_signature=self._signature(),
             state_dict={path: value for path, value in self._state.items() if path in names},
             range_constraints=dict(exported.range_constraints),
-            module_call_graph=copy.deepcopy(exported.module_call_graph),
+            module_call_graph=self._call_graph(),
             example_inputs=exported.example_inputs,
             constants={path: value for path, value in self._constants.items() if path in names},
             verifiers=exported.verifiers,
         )
-        program = Program(rewritten, self._program.card.with_step(Step(name=name, measured=dict(measured))))
+        card = self._program.card.with_step(Step(name=name, measured=dict(measured)))
+        outputs = (*card.outputs, *self._added_outputs)
+        program = Program(rewritten, card.model_copy(update={"outputs": outputs}))
         if program.batch != self._program.batch:
             raise AssertionError(f"{name} fixed the batch of {program.card.name} at {program.batch}")
         return program
@@ -200,15 +224,18 @@ class Editor:
         return self.graph.inserting_after(node)
 
     def _evaluate(self, node: Node) -> Any:
-        arguments: Any = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
-        args, kwargs = arguments
-        if node.target is operator.getitem:
+        return self.evaluate(node.target, node.args, node.kwargs)
+
+    def evaluate(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """What a call would give, as fake tensors: its shape and dtype, without adding it."""
+        args, kwargs = torch.fx.map_arg((args, kwargs), lambda argument: argument.meta["val"])
+        if target is operator.getitem:
             return args[0][args[1]]
         shapes = self._fake_mode.shape_env
         # A kernel that asks "is the batch below 16?" must not leave that as a condition on the program.
         unconditional = contextlib.nullcontext() if shapes is None else shapes.suppress_guards()
         with self._fake_mode, torch.no_grad(), unconditional:
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return target(*args, **kwargs)
 
     def _propagate_shapes(self) -> None:
         """Strides change where copies were dropped; a node that minds fails here and not on the device."""
@@ -225,15 +252,21 @@ class Editor:
                 del self._specs[node.name]
                 self.graph.erase_node(node)
 
+    def _call_graph(self) -> list[ModuleCallEntry]:
+        """How the module is called: where outputs were added, it returns a plain tuple of tensors."""
+        entries = copy.deepcopy(self._program.exported.module_call_graph)
+        signature = entries[0].signature
+        if self._added_outputs and signature is not None:
+            signature.outputs = [TensorArgument(name=node.name) for node in self.results]
+            signature.out_spec = pytree.tree_structure((0,) * len(self.results))
+        return entries
+
     def _signature(self) -> ExportGraphSignature:
-        results = self.graph.output_node().args[0]
+        specs = list(self._program.exported.graph_signature.output_specs)
+        specs += [_output_spec() for _ in self._added_outputs]
         outputs = [
             replace(spec, arg=replace(spec.arg, name=node.name)) if isinstance(node, Node) else spec
-            for spec, node in zip(
-                self._program.exported.graph_signature.output_specs,
-                results,  # type: ignore[arg-type]
-                strict=True,
-            )
+            for spec, node in zip(specs, self.results, strict=True)
         ]
         inputs = [self._specs[node.name] for node in self.graph.find_nodes(op="placeholder")]
         return ExportGraphSignature(input_specs=inputs, output_specs=outputs)
@@ -273,14 +306,6 @@ def calls(graph: Graph, targets: Collection[Any]) -> list[Node]:
     return [node for node in graph.nodes if is_call(node, targets)]
 
 
-def _copied(graph: Graph) -> Graph:
-    copied: Graph = copy.deepcopy(graph)
-    for original, node in zip(graph.nodes, copied.nodes, strict=True):
-        # Copying renames what is called like a Python builtin ("input"); the signature goes by names.
-        node.name = original.name
-    return copied
-
-
 def _layouts_read(node: Node) -> list[object]:
     return [_layout(source.meta.get("val")) for source in node.all_input_nodes]
 
@@ -291,6 +316,10 @@ def _layout(value: Any) -> object:
         sizes = (*value.shape, *value.stride())
         return (value.dtype, *map(_expression, sizes))
     return [_layout(part) for part in value] if isinstance(value, tuple | list) else _expression(value)
+
+
+def _output_spec() -> OutputSpec:
+    return OutputSpec(kind=OutputKind.USER_OUTPUT, arg=TensorArgument(name=""), target=None)
 
 
 def _expression(size: Any) -> object:

@@ -6,6 +6,7 @@ specification (a protocol buffer) that refers to offsets in weight files beside 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -17,6 +18,9 @@ from typing import Any
 from edgevit import extras
 from edgevit.errors import EdgevitError
 from edgevit.export.mil.quiet import quiet_coremltools
+from edgevit.export.metadata import CARD_KEY
+from edgevit.export.seal import KEY, sealed, unsealed
+from edgevit.files import sha256_of
 
 MANIFEST = "Manifest.json"
 _WEIGHTS_PREFIX = "@model_path/weights/"
@@ -24,6 +28,8 @@ _WEIGHTS_PREFIX = "@model_path/weights/"
 _HEADER = 64
 _STORAGE_VERSION = 2
 _BLOB_MARK = 0xDEADBEEF
+# Model.proto: description, its metadata, their userDefined.
+_METADATA = (2, 100, 100)
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,38 @@ def read_package(path: Path) -> Package:
         proto = extras.load("coremltools", "coreml", f"reading {path}").proto
     _refuse_links(path)
     model = _model_file(path)
+    content = model.read_bytes()
+    specification, digest = unsealed(content, _METADATA)
+    if digest not in (None, _digest(specification, model)):
+        raise EdgevitError(f"{path} is not the package that was exported: its sha256 differs (altered)")
     spec = proto.Model_pb2.Model()
     try:
-        spec.ParseFromString(model.read_bytes())
+        spec.ParseFromString(content)
     # protobuf's DecodeError is a ValueError in some of its implementations, its own class in others.
     except Exception as error:
         raise EdgevitError(f"{model} is not a Core ML specification (damaged or truncated)") from error
     if spec.WhichOneof("Type") != "mlProgram":
         raise EdgevitError(f"{path} holds a {spec.WhichOneof('Type') or 'nothing'}; an ML Program is needed")
     package = Package(path, spec, model.parent / "weights")
+    if CARD_KEY in package.metadata and KEY not in package.metadata:
+        raise EdgevitError(f"{path} has lost its sha256: its specification {model} is truncated")
     _check_weights(package)
     return package
+
+
+def seal_package(path: Path) -> None:
+    """Write into a package the digest by which `read_package` tells that nothing in it was altered."""
+    model = _model_file(path)
+    content = model.read_bytes()
+    model.write_bytes(sealed(content, _digest(content, model), _METADATA))
+
+
+def _digest(specification: bytes, model: Path) -> str:
+    """SHA-256 over the specification and the weights files beside it."""
+    digest = hashlib.sha256(specification)
+    if (weights := model.parent / "weights").is_dir():
+        digest.update(sha256_of(weights).encode())
+    return digest.hexdigest()
 
 
 def _refuse_links(path: Path) -> None:

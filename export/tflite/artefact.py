@@ -16,7 +16,8 @@ import numpy.typing as npt
 from edgevit.errors import EdgevitError, MissingDependencyError
 from edgevit.export.metadata import TensorInfo, required_card
 from edgevit.export.tflite.check import checked_model
-from edgevit.export.tflite.metadata import Layout, TfliteMetadata, card_in, metadata_in
+from edgevit.export.tflite.metadata import Layout, TfliteMetadata, card_in, metadata_in, order_from
+from edgevit.export.tflite.views import inverse
 from edgevit.extras import version_of
 from edgevit.graph.card import Card
 from edgevit.graph.program import run_in_batches
@@ -35,7 +36,7 @@ class TfliteArtefact:
         path: the file.
         interpreter: the interpreter, its tensors allocated.
         layout: how the file's input lies; `run` takes channels first either way.
-        input: the images that `run` takes, (batch, channels, height, width).
+        input: the images that `run` takes, (batch, channels, height, width), frames second for clips.
         stored_input: the file's own input.
         outputs: the file's outputs.
         embedded_card: the card inside it, or None.
@@ -81,7 +82,7 @@ class TfliteArtefact:
         stored = _stored_input(path, interpreter.get_input_details())
         metadata = metadata_in(content, flatbuffer)
         layout = _layout(stored, metadata)
-        order = (0, 1, 2, 3) if layout == "nchw" else (0, 3, 1, 2)
+        order = order_from(layout, len(stored.shape))
         return cls(
             path=path,
             interpreter=interpreter,
@@ -114,10 +115,10 @@ class TfliteArtefact:
         return int(self.input.shape[0])
 
     def run(self, images: Array) -> list[Array]:
-        """Outputs for prepared images (n, channels, height, width) float32, any n."""
+        """Outputs for prepared images (n, channels, height, width) or clips float32, any n."""
 
         def run_batch(batch: Array) -> list[Array]:
-            stored = batch if self.layout == "nchw" else batch.transpose(0, 2, 3, 1)
+            stored = batch.transpose(inverse(order_from(self.layout, batch.ndim)))
             with self._lock:
                 index = self.interpreter.get_input_details()[0]["index"]
                 self.interpreter.set_tensor(index, np.ascontiguousarray(stored))
@@ -142,19 +143,19 @@ def _stored_input(path: Path, details: list[dict[str, Any]]) -> TensorInfo:
     if len(details) != 1:
         raise EdgevitError(f"{path} has {len(details)} inputs; one image tensor is expected")
     stored = _tensor(details[0])
-    if len(stored.shape) != 4 or stored.dtype != "float32":
+    if len(stored.shape) not in (4, 5) or stored.dtype != "float32":
         raise EdgevitError(
             f"{path} takes a {stored.dtype} tensor of {len(stored.shape)} dimensions; "
-            "a float32 image of 4 is expected"
+            "a float32 image of 4, or a clip of 5, is expected"
         )
     return stored
 
 
 def _layout(stored: TensorInfo, metadata: TfliteMetadata | None) -> Layout:
     """Where the channels are: as the metadata says, or else where the size of a channel dimension is."""
-    if metadata is not None and len(metadata.dimensions) == 4 and "channels" in metadata.dimensions:
-        return "nhwc" if metadata.dimensions[3] == "channels" else "nchw"
-    return "nhwc" if stored.shape[3] in (1, 3) and stored.shape[1] not in (1, 3) else "nchw"
+    if metadata is not None and len(metadata.dimensions) == len(stored.shape):
+        return "nhwc" if metadata.dimensions[-1] == "channels" else "nchw"
+    return "nhwc" if stored.shape[-1] in (1, 3) and stored.shape[-3] not in (1, 3) else "nchw"
 
 
 def _tensor(details: dict[str, Any]) -> TensorInfo:

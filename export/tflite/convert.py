@@ -18,13 +18,13 @@ from edgevit.errors import EdgevitError, closest
 from edgevit.export.metadata import ArtefactInfo
 from edgevit.export.tflite.artefact import TfliteArtefact
 from edgevit.export.tflite.check import METADATA_NAME
-from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer
+from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer, order_from
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
 from edgevit.graph.hub import first_line
 from edgevit.graph.program import Program
-from edgevit.graph.rewrites.drop_broadcast_expand import drop_broadcast_expand
-from edgevit.graph.rewrites.spell_out_group_norm import spell_out_group_norm
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.rewrites.group_norm import spell_out_group_norm
 from edgevit.graph.torchvision_shim import make_torchvision_importable
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def to_tflite(
     _check_choice("--precision", precision, get_args(TflitePrecision))
     _check_choice("--layout", layout, get_args(Layout))
     extras.require("tflite", "TFLite export")
+    program = spell_out_group_norm(prepare_for_export(program.with_batch(1)))
     with _quiet_converter():
         content = _describe(_convert(program, layout), program, precision, layout)
     path.write_bytes(content)
@@ -77,7 +78,8 @@ class _Entry(torch.nn.Module):
     def __init__(self, program: Program, layout: Layout) -> None:
         super().__init__()
         self.network = program.module
-        self.order = (0, 1, 2, 3) if layout == "nchw" else (0, 3, 1, 2)
+        rank = 1 + len(program.card.preprocessing.input_shape)
+        self.order = order_from(layout, rank)
         self.training = False
 
     def forward(self, images: torch.Tensor) -> Any:
@@ -87,12 +89,11 @@ class _Entry(torch.nn.Module):
 def _convert(program: Program, layout: Layout) -> bytes:
     """The converter's flatbuffer."""
     litert_torch = _import_converter()
-    program = spell_out_group_norm(drop_broadcast_expand(program.with_batch(1)))
-    batch, channels, height, width = (int(size) for size in program.input_shape)
-    shape = (batch, channels, height, width) if layout == "nchw" else (batch, height, width, channels)
+    *outer, channels, height, width = (int(size) for size in program.input_shape)
+    image = (channels, height, width) if layout == "nchw" else (height, width, channels)
     try:
         with torch.no_grad():
-            converted = litert_torch.convert(_Entry(program, layout), (torch.zeros(shape),))
+            converted = litert_torch.convert(_Entry(program, layout), (torch.zeros(*outer, *image),))
             return bytes(converted.model_content())
     # The converter raises whatever its MLIR passes and torch's decompositions raise.
     except Exception as error:

@@ -29,12 +29,23 @@ _MIN_PARSER_VERSION = "1.0.0"
 _DESCRIPTIONS, _TENSOR_AXIS_LABELS = 1, 2
 _IMAGE_PROPERTIES, _NORMALIZATION_OPTIONS = 2, 1
 _COLOR_SPACES = {3: 1, 1: 2}
-_DIMENSIONS = {"n": "batch", "c": "channels", "h": "height", "w": "width"}
+_DIMENSIONS = {"n": "batch", "t": "frames", "c": "channels", "h": "height", "w": "width"}
 # The earliest time an archive can hold: the same model gives the same bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 # A field of a table: the place of what was written before, or how to write a number in place.
 _Field = int | Callable[[Any, int], None]
+
+
+def order_from(layout: Layout, rank: int) -> tuple[int, ...]:
+    """The permutation that brings a stored input to channels first, images (4) and clips (5) alike.
+
+    >>> order_from("nhwc", 4), order_from("nhwc", 5), order_from("nchw", 4)
+    ((0, 3, 1, 2), (0, 1, 4, 2, 3), (0, 1, 2, 3))
+    """
+    outer = range(rank - 3)
+    image = (0, 1, 2) if layout == "nchw" else (2, 0, 1)
+    return (*outer, *(len(outer) + axis for axis in image))
 
 
 @dataclass(frozen=True)
@@ -163,10 +174,8 @@ def metadata_flatbuffer(card: Card, layout: Layout) -> bytes:
 
 
 def _input(write: _Writer, preprocessing: Preprocessing, layout: Layout) -> int:
-    height, width = preprocessing.input_size
-    size = write.table({0: _uint(width), 1: _uint(height)})
-    image = write.table({0: _byte(_COLOR_SPACES[preprocessing.channels]), 1: size})
-    content = write.table({0: _byte(_IMAGE_PROPERTIES), 1: image})
+    clip = preprocessing.frames is not None
+    axes = layout.replace("n", "nt") if clip else layout
     mean = [255 * value for value in preprocessing.mean]
     std = [255 * value for value in preprocessing.std]
     options = write.table({0: write.floats(mean), 1: write.floats(std)})
@@ -174,16 +183,24 @@ def _input(write: _Writer, preprocessing: Preprocessing, layout: Layout) -> int:
     highest = [(255 - centre) / spread for centre, spread in zip(mean, std, strict=True)]
     lowest = [-centre / spread for centre, spread in zip(mean, std, strict=True)]
     stats = write.table({0: write.floats(highest), 1: write.floats(lowest)})
-    return write.table(
-        {
-            0: write.text("image"),
-            1: write.text(f"Image: {preprocessing.describe()} (mean and std of values scaled to 0..1)"),
-            2: write.offsets([write.text(_DIMENSIONS[axis]) for axis in layout]),
-            3: content,
-            4: write.offsets([normalization]),
-            5: stats,
-        }
-    )
+    fields: dict[int, _Field] = {
+        0: write.text("image"),
+        1: write.text(f"Image: {preprocessing.describe()} (mean and std of values scaled to 0..1)"),
+        2: write.offsets([write.text(_DIMENSIONS[axis]) for axis in axes]),
+        4: write.offsets([normalization]),
+        5: stats,
+    }
+    # The convention knows no clips: one described as an image would be fed one.
+    if not clip:
+        fields[3] = _image_properties(write, preprocessing)
+    return write.table(fields)
+
+
+def _image_properties(write: _Writer, preprocessing: Preprocessing) -> int:
+    height, width = preprocessing.input_size
+    size = write.table({0: _uint(width), 1: _uint(height)})
+    image = write.table({0: _byte(_COLOR_SPACES[preprocessing.channels]), 1: size})
+    return write.table({0: _byte(_IMAGE_PROPERTIES), 1: image})
 
 
 def _output(write: _Writer, card: Card, index: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites.conv3d_to_conv2d import conv3d_to_conv2d
+from edgevit.graph.rewrites.drop_broadcast_expand import drop_broadcast_expand
 from edgevit.graph.rewrites.drop_no_ops import drop_no_ops
 from edgevit.graph.rewrites.fold_batch_norm import fold_batch_norm
 from edgevit.graph.rewrites.fold_constants import fold_constants
@@ -23,6 +24,7 @@ Rewrite = Callable[[Program], Program]
 EXPORT_REWRITES: tuple[Rewrite, ...] = (
     make_functional,
     drop_no_ops,
+    drop_broadcast_expand,
     merge_reshapes,
     fold_constants,
     fold_batch_norm,
@@ -47,6 +49,7 @@ __all__ = [
     "EXPORT_REWRITES",
     "Rewrite",
     "conv3d_to_conv2d",
+    "drop_broadcast_expand",
     "drop_no_ops",
     "fold_batch_norm",
     "fold_constants",
