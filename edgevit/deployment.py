@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgevit import extras
-from edgevit.errors import EdgevitError
 from edgevit.evaluation import Evaluation, evaluate_runnable
 from edgevit.export.artefacts import open_artefact
 from edgevit.export.exporting import ExportedArtefact, export
 from edgevit.export.formats import ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE
+from edgevit.export.target import check_runs
 from edgevit.files import check_output, size_of, staged_folder
 from edgevit.graph.capture import capture
 from edgevit.graph.inspection import Inspection, inspect
@@ -132,8 +132,8 @@ def deploy(
         data: labelled images (see `edgevit.images.open_folder`).
         output: the folder to write.
         to: formats, of `edgevit.export.formats.FORMATS`, that can be profiled on this machine.
-        device: a device profile's name; the formats must run there. Latency is measured on this
-            machine, and the report says so.
+        device: a device profile's name; the formats must run there, and are written for it as
+            `export` does for a target. Latency is measured on this machine, and the report says so.
         batch: images per run (ONNX), a number or "dynamic"; None is one.
         weights: as for `capture`, like the options up to `name`.
         num_classes: see `capture`.
@@ -178,7 +178,9 @@ def deploy(
     with staged_folder(output) as stage:
         program.save(stage / PROGRAM_FILE)
         with clock.stage("export and verify"):
-            exported = export(program, to=to, output=stage, batch=batch, data=data, strict=strict)
+            exported = export(
+                program, to=to, target=device, output=stage, batch=batch, data=data, strict=strict
+            )
         with clock.stage("evaluate in torch"):
             evaluation = evaluate_runnable(program, folder, on_bad_image=on_bad_image)
         artefacts = tuple(
@@ -228,15 +230,9 @@ def preflight(
         extras.require(kind, str(model))
     target = None if device is None else load_profile(device)
     if target is not None:
-        _check_device(target, to)
+        check_runs(target, to, option="--device")
     open_folder(data).require_labels()
     return target
-
-
-def _check_device(target: DeviceProfile, formats: Sequence[str]) -> None:
-    for name in formats:
-        if name not in target.formats:
-            raise EdgevitError(f"--device: {target.title} runs {', '.join(target.formats)}, not {name}")
 
 
 def _measured(

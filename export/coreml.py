@@ -15,6 +15,7 @@ from edgevit.errors import EdgevitError, closest
 from edgevit.export.coreml_artefact import CoremlArtefact, first_line
 from edgevit.export.coreml_entry import PROBABILITIES_NAME, classifies, for_image_input, graph_std
 from edgevit.export.coreml_shims import converter_shims, decompositions, exact_passes
+from edgevit.export.formats import MinimumIos
 from edgevit.export.metadata import CARD_KEY, ArtefactInfo
 from edgevit.export.mil.package import seal_package
 from edgevit.export.mil.quiet import quiet_coremltools
@@ -24,9 +25,9 @@ from edgevit.graph.card import Card, Preprocessing
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.group_norm import group_norm_to_layer_norm
+from edgevit.graph.rewrites.resize_to_matmul import resize_to_matmul
 
 Precision = Literal["fp16", "fp32"]
-MinimumIos = Literal["16", "17", "18"]
 Inputs = Literal["image", "tensor"]
 
 INPUT_NAME = "image"
@@ -72,7 +73,7 @@ def to_coreml(
     if path.suffix != ".mlpackage":
         raise EdgevitError(f"{path}: a Core ML package is saved as .mlpackage")
     extras.require("coreml", "Core ML export")
-    program = group_norm_to_layer_norm(prepare_for_export(program.with_batch(1)))
+    program = resize_to_matmul(group_norm_to_layer_norm(prepare_for_export(program.with_batch(1))))
     deployed = for_image_input(program) if inputs == "image" else program
     exported = deployed.exported.run_decompositions(decompositions())
     try:

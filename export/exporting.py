@@ -9,11 +9,13 @@ from pathlib import Path
 
 from edgevit import extras
 from edgevit.errors import CheckFailedError
-from edgevit.export.formats import ExportChoices, check_formats
+from edgevit.export.formats import FORMATS, ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE, ArtefactInfo, Metadata
 from edgevit.export.verify import Verification, verify
 from edgevit.files import check_output, staged_folder
+from edgevit.export.target import best_formats, choose_for
 from edgevit.graph.program import Program
+from edgevit.profiles import load_profile
 from edgevit.progress import working
 
 
@@ -36,10 +38,17 @@ class ExportedArtefact:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Everything that an export wrote."""
+    """Everything that an export wrote.
+
+    Attributes:
+        folder: where it is.
+        artefacts: one per format.
+        target: what the target device asked for, one line a format; empty without a target.
+    """
 
     folder: Path
     artefacts: tuple[ExportedArtefact, ...]
+    target: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
@@ -52,7 +61,8 @@ class ExportResult:
 def export(
     program: Program | str | Path,
     *,
-    to: Sequence[str] = ("onnx",),
+    to: Sequence[str] | None = None,
+    target: str | None = None,
     output: str | Path,
     batch: int | str | None = None,
     precision: str | None = None,
@@ -68,7 +78,9 @@ def export(
 
     Args:
         program: the Program, or its ``.pt2``.
-        to: formats, of `edgevit.export.formats.FORMATS`.
+        to: formats, of `edgevit.export.formats.FORMATS`; None is the target's, or ONNX without one.
+        target: the name of a device profile, or its file: formats, precision, layout and oldest system
+            are chosen for it where they are not given (see `edgevit.export.target`).
         output: the folder to write into.
         batch: see `ExportChoices`, like the options up to `minimum_ios`.
         precision: see `ExportChoices`.
@@ -81,7 +93,8 @@ def export(
         force: replace artefacts that are in the folder already.
 
     Raises:
-        EdgevitError: when a format is unknown, the folder cannot be written, or conversion fails.
+        EdgevitError: when a format or the target is unknown, the target does not run a format, the
+            folder cannot be written, or conversion fails.
         CheckFailedError: under `strict`, when an artefact is outside tolerance.
     """
     choices = ExportChoices(
@@ -91,7 +104,8 @@ def export(
         coreml_input=coreml_input,
         minimum_ios=minimum_ios,
     )
-    formats = check_formats(to, choices)
+    plan = _plan(to, target, choices)
+    formats = [FORMATS[name] for name in plan]
     for format_ in formats:
         extras.require(format_.extra, f"exporting {format_.file}")
     output = Path(output)
@@ -99,17 +113,37 @@ def export(
     program = program if isinstance(program, Program) else Program.load(program)
     with staged_folder(output) as stage:
         artefacts = []
-        for format_ in formats:
+        for format_, chosen in zip(formats, plan.values(), strict=True):
             started = time.perf_counter()
             with working(f"exporting {format_.file}"):
-                info = format_.export(program, stage / format_.file, choices)
+                info = format_.export(program, stage / format_.file, chosen.choices)
             seconds = time.perf_counter() - started
             artefacts.append(ExportedArtefact(stage / format_.file, info, seconds, None))
         metadata = Metadata(card=program.card, artefacts={item.path.name: item.info for item in artefacts})
         metadata.write(stage / METADATA_FILE)
         if verify_artefacts:
             artefacts = [_verified(item, program, data, strict=strict) for item in artefacts]
-    return ExportResult(output, tuple(_moved(item, output) for item in artefacts))
+    reasons = tuple(chosen.reason for chosen in plan.values() if chosen.reason)
+    return ExportResult(output, tuple(_moved(item, output) for item in artefacts), reasons)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """How a format is written, and what the target device asked for."""
+
+    choices: ExportChoices
+    reason: str | None = None
+
+
+def _plan(to: Sequence[str] | None, target: str | None, choices: ExportChoices) -> dict[str, _Planned]:
+    device = None if target is None else load_profile(target)
+    default = ("onnx",) if device is None else best_formats(device)
+    names = default if to is None else to
+    check_formats(names, choices)
+    if device is None:
+        return dict.fromkeys(names, _Planned(choices))
+    chosen = choose_for(device, names, choices)
+    return {item.format: _Planned(item.choices, item.explain()) for item in chosen}
 
 
 def _verified(

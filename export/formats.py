@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from edgevit.graph.card import Card
 from edgevit.graph.program import Program
 
 Array = npt.NDArray[np.float32]
+
+# Oldest iOS of a Core ML package: 16 = macOS 13, 17 = macOS 14, 18 = macOS 15.
+MinimumIos = Literal["16", "17", "18"]
 
 
 class Artefact(Protocol):

@@ -7,6 +7,6 @@ measured by edgevit unless its source says so: ask `DeviceProfile.is_estimate`.
 from __future__ import annotations
 
 from edgevit.profiles.loader import device_names, devices, load_profile
-from edgevit.profiles.schema import DeviceProfile
+from edgevit.profiles.schema import Backend, DeviceProfile
 
-__all__ = ["DeviceProfile", "device_names", "devices", "load_profile"]
+__all__ = ["Backend", "DeviceProfile", "device_names", "devices", "load_profile"]

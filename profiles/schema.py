@@ -251,8 +251,8 @@ class DeviceProfile(_Strict):
         """The formats that the device can run in some way."""
         return tuple(format_ for format_ in FORMATS if self.backends(format_))
 
-    def backends(self, format_: Format) -> tuple[Backend, ...]:
-        """The ways to run files of one format, in the profile's order."""
+    def backends(self, format_: str) -> tuple[Backend, ...]:
+        """The ways to run files of one format, one of `FORMATS`, in the profile's order."""
         backends: tuple[Backend, ...] = getattr(self.runtimes, format_)
         return backends
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Export a Program for a device's runtime, and verify it.")
 @click.argument("program")
-@options.formats
+@click.option(
+    "--to",
+    metavar="FORMATS",
+    help="onnx, tflite, coreml, with commas between.  [default: onnx, or the target's]",
+)
+@options.target
 @options.output_folder
 @options.export_choices
 @click.option("--data", metavar="DIR", help="Verify on these images instead of noise.")
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
 def command(
     *,
     program: str,
-    to: str,
+    to: str | None,
+    target: str | None,
     output_dir: str,
     data: str | None,
     verify_artefacts: bool,
@@ -43,7 +49,8 @@ def command(
 
     result = export(
         program,
-        to=to.split(","),
+        to=None if to is None else to.split(","),
+        target=target,
         output=output_dir,
         data=data,
         verify_artefacts=verify_artefacts,
@@ -52,7 +59,14 @@ def command(
         **choices,
     )
     if as_json:
-        output.print_json({"folder": result.folder, "passed": result.passed, "artefacts": result.artefacts})
+        output.print_json(
+            {
+                "folder": result.folder,
+                "passed": result.passed,
+                "target": result.target,
+                "artefacts": result.artefacts,
+            }
+        )
         return
     print_export(result)
     path = result.artefacts[0].path
@@ -60,7 +74,9 @@ def command(
 
 
 def print_export(result: ExportResult) -> None:
-    """One line an artefact, one a verified output."""
+    """One line per choice for a target, one an artefact, one a verified output."""
+    for line in result.target:
+        click.echo(line)
     for artefact in result.artefacts:
         size = output.megabytes(artefact.info.bytes)
         click.echo(f"{artefact.path}  {size}  {artefact.info.precision}  {artefact.seconds:.1f} s")

@@ -121,6 +121,9 @@ output_folder = click.option(
     "-o", "--output", "output_dir", metavar="DIR", required=True, help="Folder to write."
 )
 formats = click.option("--to", default="onnx", show_default=True, help="Formats, with commas between them.")
+target = click.option(
+    "--target", metavar="DEVICE", help="Choose what follows for a device (`edgevit devices` lists them)."
+)
 batch = click.option(
     "--batch", type=Batch(), metavar="N|dynamic", help="Images per run (ONNX).  [default: 1]"
 )

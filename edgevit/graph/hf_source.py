@@ -150,7 +150,9 @@ def _normalisation(processor: Mapping[str, Any]) -> tuple[tuple[float, ...], tup
     mean = processor["image_mean"] if normalises else (0.0, 0.0, 0.0)
     std = processor["image_std"] if normalises else (1.0, 1.0, 1.0)
     # round: 255 times a factor that is stored as 1/255 in decimal.
-    scale = round(255 * processor.get("rescale_factor", 1 / 255), 6) if processor.get("do_rescale", True) else 255
+    scale = (
+        round(255 * processor.get("rescale_factor", 1 / 255), 6) if processor.get("do_rescale", True) else 255
+    )
     offset = 1.0 if processor.get("offset") else 0.0
     return tuple((value + offset) / scale for value in mean), tuple(value / scale for value in std)
 

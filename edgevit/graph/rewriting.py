@@ -18,7 +18,6 @@ where this takes a fraction of one) and would undo what the tracer writes differ
 from __future__ import annotations
 
 import contextlib
-import copy
 import operator
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -254,12 +253,15 @@ class Editor:
 
     def _call_graph(self) -> list[ModuleCallEntry]:
         """How the module is called: where outputs were added, it returns a plain tuple of tensors."""
-        entries = copy.deepcopy(self._program.exported.module_call_graph)
-        signature = entries[0].signature
-        if self._added_outputs and signature is not None:
-            signature.outputs = [TensorArgument(name=node.name) for node in self.results]
-            signature.out_spec = pytree.tree_structure((0,) * len(self.results))
-        return entries
+        entry, *inner = self._program.exported.module_call_graph
+        if self._added_outputs and entry.signature is not None:
+            signature = replace(
+                entry.signature,
+                outputs=[TensorArgument(name=node.name) for node in self.results],
+                out_spec=pytree.tree_structure((0,) * len(self.results)),
+            )
+            entry = replace(entry, signature=signature)
+        return [entry, *inner]
 
     def _signature(self) -> ExportGraphSignature:
         specs = list(self._program.exported.graph_signature.output_specs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -51,10 +50,10 @@ def with_static_batch(exported: ExportedProgram, batch: int) -> ExportedProgram:
     return ExportedProgram(
         root=exported.graph_module,
         graph=graph,
-        graph_signature=copy.deepcopy(exported.graph_signature),
+        graph_signature=exported.graph_signature,
         state_dict=dict(exported.state_dict),
         range_constraints={},
-        module_call_graph=copy.deepcopy(exported.module_call_graph),
+        module_call_graph=list(exported.module_call_graph),
         example_inputs=((_image(_input(graph, specs), batch),), {}),
         constants=dict(exported.constants),
         verifiers=exported.verifiers,
@@ -79,6 +78,8 @@ def _settle(node: Node, numbers: dict[Node, Any], mode: FakeTensorMode) -> None:
 
     node.args, node.kwargs = map_arg(node.args, known), map_arg(node.kwargs, known)
     if node.op == "output":
+        # A graph that was loaded has the results' old values here as well.
+        node.meta.pop("val", None)
         return
     args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
     with mode, torch.no_grad():

@@ -16,6 +16,8 @@ from edgevit.graph.rewrites.fold_constants import fold_constants
 from edgevit.graph.rewrites.limit_rank import limit_rank
 from edgevit.graph.rewrites.make_functional import make_functional
 from edgevit.graph.rewrites.merge_reshapes import merge_reshapes
+from edgevit.graph.rewrites.spell_out_channel_shuffle import spell_out_channel_shuffle
+from edgevit.graph.rewrites.unfold_to_reshape import unfold_to_reshape
 
 Rewrite = Callable[[Program], Program]
 
@@ -25,6 +27,8 @@ EXPORT_REWRITES: tuple[Rewrite, ...] = (
     make_functional,
     drop_no_ops,
     drop_broadcast_expand,
+    unfold_to_reshape,
+    spell_out_channel_shuffle,
     merge_reshapes,
     fold_constants,
     fold_batch_norm,
@@ -57,4 +61,6 @@ __all__ = [
     "make_functional",
     "merge_reshapes",
     "prepare_for_export",
+    "spell_out_channel_shuffle",
+    "unfold_to_reshape",
 ]

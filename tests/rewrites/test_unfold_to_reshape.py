@@ -1,0 +1,45 @@
+import pytest
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgevit.graph.rewrites.unfold_to_reshape import unfold_to_reshape
+from tests.rewrites.helpers import check_refusal, check_rewrite, operators
+
+
+@given(
+    channels=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+@settings(max_examples=8, deadline=None)
+def test_patches_are_taken_out_by_moving_axes(channels, kernel, grid):
+    shape = (channels, kernel[0] * grid[0], kernel[1] * grid[1])
+    rewritten = check_rewrite(unfold_to_reshape, lambda x: F.unfold(x, kernel, stride=kernel), shape)
+    assert set(operators(rewritten)) == {"reshape", "permute"}
+
+
+@given(
+    channels=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+@settings(max_examples=8, deadline=None)
+def test_patches_are_put_back_by_moving_axes(channels, kernel, grid):
+    size = (kernel[0] * grid[0], kernel[1] * grid[1])
+    shape = (channels * kernel[0] * kernel[1], grid[0] * grid[1])
+    rewritten = check_rewrite(unfold_to_reshape, lambda x: F.fold(x, size, kernel, stride=kernel), shape)
+    assert set(operators(rewritten)) == {"reshape", "permute"}
+
+
+@pytest.mark.parametrize(
+    "unfold",
+    [
+        pytest.param(lambda x: F.unfold(x, 2), id="overlapping"),
+        pytest.param(lambda x: F.unfold(x, 2, stride=2, padding=1), id="padded"),
+        pytest.param(lambda x: F.unfold(x, 2, stride=2, dilation=2), id="dilated"),
+        pytest.param(lambda x: F.unfold(x, 3, stride=3), id="cut off"),
+    ],
+)
+def test_other_windows_are_left_alone(unfold):
+    check_refusal(unfold_to_reshape, unfold, (3, 8, 8))
