@@ -11,9 +11,9 @@ from edgevit import extras
 from edgevit.errors import CheckFailedError
 from edgevit.export.formats import FORMATS, ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE, ArtefactInfo, Metadata
+from edgevit.export.target import best_formats, choose_for
 from edgevit.export.verify import Verification, verify
 from edgevit.files import check_output, staged_folder
-from edgevit.export.target import best_formats, choose_for
 from edgevit.graph.program import Program
 from edgevit.profiles import load_profile
 from edgevit.progress import working

@@ -67,6 +67,10 @@ class ExportChoices:
     coreml_input: str | None = None
     minimum_ios: str | None = None
 
+    def or_else(self, other: ExportChoices) -> ExportChoices:
+        """These choices, and those of `other` where none was made here."""
+        return ExportChoices(**{**vars(other), **self.given()})
+
     def given(self) -> dict[str, int | str]:
         """The choices that were made."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

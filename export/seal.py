@@ -50,10 +50,10 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow.
+    r"""Seven bits a byte, the lowest first; the eighth says that more follow.
 
     >>> _varint(2), _varint(802)
-    (b'\\x02', b'\\xa2\\x06')
+    (b'\x02', b'\xa2\x06')
     """
     encoded = bytearray()
     while value > 0x7F:

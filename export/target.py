@@ -96,7 +96,7 @@ def _chosen(device: DeviceProfile, name: str, given: ExportChoices) -> TargetCho
         wanted = replace(wanted, layout="nhwc")
     if name == "coreml":
         wanted = replace(wanted, minimum_ios=_minimum_ios(device))
-    return TargetChoice(name, backend, replace(wanted, **given.given()))
+    return TargetChoice(name, backend, given.or_else(wanted))
 
 
 def _precision(backend: Backend) -> str:
@@ -109,10 +109,11 @@ def _precision(backend: Backend) -> str:
 def _minimum_ios(device: DeviceProfile) -> str:
     """The newest target that the device's system has: its operators are the most."""
     major = int(device.os.min_version.split(".")[0])
-    able = [version for version in get_args(MinimumIos) if device.os.name in _APPLE and int(version) <= major]
+    known: tuple[str, ...] = get_args(MinimumIos)
+    able = [version for version in known if device.os.name in _APPLE and int(version) <= major]
     if not able:
         raise EdgevitError(
             f"--target: {device.title} has {device.os.name} {device.os.min_version}; Core ML packages need "
-            f"iOS {min(get_args(MinimumIos), key=int)}"
+            f"iOS {min(known, key=int)}"
         )
     return max(able, key=int)

@@ -17,8 +17,8 @@ from typing import Any
 
 from edgevit import extras
 from edgevit.errors import EdgevitError
-from edgevit.export.mil.quiet import quiet_coremltools
 from edgevit.export.metadata import CARD_KEY
+from edgevit.export.mil.quiet import quiet_coremltools
 from edgevit.export.seal import KEY, sealed, unsealed
 from edgevit.files import sha256_of
 

@@ -18,6 +18,7 @@ from edgevit.errors import EdgevitError, closest
 from edgevit.export.metadata import ArtefactInfo
 from edgevit.export.tflite.artefact import TfliteArtefact
 from edgevit.export.tflite.check import METADATA_NAME
+from edgevit.export.tflite.counts import count_transposes
 from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer, order_from
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
@@ -171,7 +172,11 @@ def _info(path: Path, precision: TflitePrecision) -> ArtefactInfo:
         bytes=size_of(path),
         inputs=(artefact.stored_input,),
         outputs=artefact.outputs,
-        options={"batch": artefact.batch, "layout": artefact.layout},
+        options={
+            "batch": artefact.batch,
+            "layout": artefact.layout,
+            "transposes": count_transposes(path),
+        },
         tools={
             name: version_of(name) or "" for name in ("edgevit", "torch", "litert_torch", "ai_edge_litert")
         },

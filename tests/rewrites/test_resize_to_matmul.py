@@ -1,5 +1,5 @@
 import pytest
-import torch.nn.functional as F
+from torch import nn
 
 from edgevit.graph.rewrites.resize_to_matmul import resize_to_matmul
 from tests.rewrites.helpers import check_refusal, check_rewrite, operators
@@ -19,10 +19,15 @@ from tests.rewrites.helpers import check_refusal, check_rewrite, operators
 )
 def test_a_bicubic_resize_is_two_products(options):
     rewritten = check_rewrite(
-        resize_to_matmul, lambda x: F.interpolate(x, mode="bicubic", **options), (3, 9, 11), tolerance=2e-6
+        resize_to_matmul,
+        lambda x: nn.functional.interpolate(x, mode="bicubic", **options),
+        (3, 9, 11),
+        tolerance=2e-6,
     )
     assert operators(rewritten) == {"matmul": 2}
 
 
 def test_another_resize_is_left_alone():
-    check_refusal(resize_to_matmul, lambda x: F.interpolate(x, (7, 5), mode="bilinear"), (3, 9, 11))
+    check_refusal(
+        resize_to_matmul, lambda x: nn.functional.interpolate(x, (7, 5), mode="bilinear"), (3, 9, 11)
+    )

@@ -31,7 +31,7 @@ def spell_out_group_norm(program: Program) -> Program:
 
         centred = x - mean(x, [1, 2, 3])
         scaled = centred * rsqrt(mean(centred * centred, [1, 2, 3]) + eps)
-        y = scaled * weight[:, None, None] + bias[:, None, None]
+        y = scaled * weight[None, :, None, None] + bias[None, :, None, None]
 
     A converter that computes channels last then has nothing to transpose.
     """
@@ -43,7 +43,7 @@ def group_norm_to_layer_norm(program: Program) -> Program:
 
     Result::
 
-        y = layer_norm(x, [channels, height, width], eps) * weight[:, None, None] + bias[:, None, None]
+        y = layer_norm(x, [channels, height, width], eps) * weight[None, :, None, None] + bias[None, :, None, None]
 
     Where the device computes in half precision, the kernel rounds once and its decomposition six times.
     """
@@ -60,7 +60,7 @@ def _rewritten(program: Program, name: str, normalise: _Normalise) -> Program:
             result = normalise(editor, source, eps)
             for combine, value in ((aten.mul.Tensor, weight), (aten.add.Tensor, bias)):
                 if value is not None:
-                    per_channel = [-1, *[1] * (len(shape_of(node)) - 2)]
+                    per_channel = [1, -1, *[1] * (len(shape_of(node)) - 2)]
                     shaped = editor.call(aten.reshape.default, value, per_channel)
                     result = editor.call(combine, result, shaped)
         editor.replace(node, result)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
 from edgevit.graph.program import Program
@@ -20,12 +23,10 @@ def spell_out_channel_shuffle(program: Program) -> Program:
     editor = Editor(program)
     found = calls(editor.graph, [aten.channel_shuffle.default])
     for node in found:
-        source, groups = node.args
+        arguments: tuple[Any, ...] = node.args
+        source, groups = arguments
         batch, channels, *grid = shape_of(node)
-        pixels = 1
-        for size in grid:
-            pixels *= int(size)
-        shape = constant_shape((batch, int(groups), int(channels) // int(groups), pixels))  # type: ignore[call-overload]
+        shape = constant_shape((batch, groups, int(channels) // groups, math.prod(grid)))
         with editor.before(node):
             grouped = editor.call(aten.reshape.default, source, shape)
             swapped = editor.call(aten.permute.default, grouped, [0, 2, 1, 3])
