@@ -60,10 +60,14 @@ def command(
 
 
 def print_export(result: ExportResult) -> None:
-    """One line an artefact, one a verified output."""
+    """One line an artefact, one its operators, one a verified output."""
     for artefact in result.artefacts:
         size = output.megabytes(artefact.info.bytes)
         click.echo(f"{artefact.path}  {size}  {artefact.info.precision}  {artefact.seconds:.1f} s")
+        if artefact.placement is not None:
+            click.echo(
+                f"{output.operators_line(artefact.placement)}; details: edgevit inspect {artefact.path}"
+            )
         if artefact.verification is None:
             click.echo(f"{output.CROSS} not verified")
             continue

@@ -24,6 +24,10 @@ _READERS = {".onnx": read_onnx, ".tflite": read_tflite, ".mlpackage": read_corem
 _FORMATS: dict[str, Format] = dict(zip(_READERS, get_args(Format), strict=True))
 
 
+# What runs a file of each format where nothing else is asked for.
+_DEFAULTS: dict[Format, str] = {"onnx": "CPUExecutionProvider", "tflite": "XNNPACK", "coreml": "CPU_AND_NE"}
+
+
 @dataclass(frozen=True)
 class Fallback:
     """Operators of one kind that a backend does not take, for one reason."""
@@ -96,6 +100,11 @@ class Placement:
     def transposes(self) -> int:
         """Operators that only change the order of dimensions."""
         return sum(kind.count for kind in self.operators if kind.kind.lower() == "transpose")
+
+    @property
+    def default(self) -> BackendPlacement | None:
+        """The backend that such a file meets first; None where the device has it not."""
+        return next((item for item in self.backends if item.via == _DEFAULTS[self.format]), None)
 
     def on(self, device: DeviceProfile) -> Placement:
         """The same for the backends that a device has, in the order of its profile."""
