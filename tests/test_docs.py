@@ -70,6 +70,7 @@ def test_doctests():
         "edgevit.evaluation",
         "edgevit.cli.output",
         "edgevit.export.placement.analysis",
+        "edgevit.export.placement.operators",
         "edgevit.profiling.latency",
         "edgevit.profiles.schema",
         "edgevit.report.charts",

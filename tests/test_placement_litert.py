@@ -188,6 +188,15 @@ def test_the_table_says_of_an_operator_what_the_interpreter_does(tmp_path, name)
 RUNNER = """
 import sys
 from tflite_runtime.interpreter import Interpreter
+
+def inside(interpreter, node):
+    # As `tests.tflite_operators.delegated` says.
+    try:
+        interpreter.get_tensor(int(node["outputs"][0]))
+    except ValueError:
+        return True
+    return False
+
 for name in sys.argv[1:]:
     try:
         interpreter = Interpreter(model_path=name)
@@ -195,8 +204,23 @@ for name in sys.argv[1:]:
     except (ValueError, RuntimeError):
         print("refused")
         continue
-    print(sum(node["op_name"] == "DELEGATE" for node in interpreter._get_ops_details()))
+    nodes = interpreter._get_ops_details()
+    partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    leaving = {int(index) for node in partitions for index in node["outputs"]}
+    operators = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    taken = sum(int(node["outputs"][0]) in leaving or inside(interpreter, node) for node in operators)
+    print(f"{taken}/{len(partitions)}")
 """
+
+
+def run_on_older(python, folder, paths):
+    """Operators taken and partitions of each file, as "48/7", or "refused"."""
+    script = folder / "run.py"
+    script.write_text(RUNNER)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(python), str(script), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.split()
 
 
 @pytest.mark.slow
@@ -207,19 +231,29 @@ def test_the_table_of_the_last_tflite_runtime_says_what_it_does(tmp_path, older_
         paths.append(tmp_path / f"{number}.tflite")
         paths[-1].write_bytes(content_of(name))
         expected.append(refusal(table, *read_tflite(paths[-1])))
-    script = tmp_path / "run.py"
-    script.write_text(RUNNER)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [str(older_runtime), str(script), *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    found = done.stdout.split()
+    found = run_on_older(older_runtime, tmp_path, paths)
     assert len(found) == len(CASES)
     wrong = [
         f"{name}: {reason or 'taken'}, but {outcome}"
         for name, reason, outcome in zip(CASES, expected, found, strict=True)
-        if outcome != "refused" and (reason is None) != (outcome == "1")
+        if outcome != "refused" and (reason is None) != (outcome == "1/1")
     ]
     assert wrong == []
+
+
+@pytest.mark.slow
+def test_of_a_model_the_last_tflite_runtime_delegates_what_is_predicted(
+    hybrid,
+    tmp_path,
+    older_runtime,  # noqa: F811
+):
+    paths = sorted(hybrid.glob("*.tflite"))
+    backends = [item for path in paths for item in placement(path).backends]
+    older = [item for item in backends if (item.runtime, item.via) == ("tflite-runtime", "XNNPACK")]
+    assert run_on_older(older_runtime, tmp_path, paths) == [
+        f"{item.taken}/{item.partitions}" for item in older
+    ]
+    assert any(item.partitions > 1 for item in older)
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +320,18 @@ def test_counts_are_those_of_the_tflite_reader(hybrid):
     found = placement(path)
     assert {item.kind: item.count for item in found.operators} == count_operators(path)
     assert found.transposes == count_transposes(path)
+
+
+def test_a_custom_operator_and_sizes_that_the_caller_chooses_are_read(tmp_path):
+    from edgevit.export.tflite.model import parse, serialise
+
+    model = parse(one_operator("RELU", [image()], [image()]))
+    code, tensor = model.operatorCodes[0], model.subgraphs[0].tensors[0]
+    code.builtinCode, code.deprecatedBuiltinCode, code.customCode = 32, 32, b"Mine\x1b[2J"
+    tensor.shapeSignature = np.array([-1, 4, 4, 8], np.int32)
+    path = tmp_path / "custom.tflite"
+    path.write_bytes(serialise(model))
+    (operator,) = read_tflite(path)
+    assert operator.kind == "CUSTOM:Mine?[2J"
+    assert operator.inputs[0].shape == (None, 4, 4, 8)
+    assert all(item.taken == 0 for item in placement(path).backends)

@@ -56,6 +56,15 @@ class Operator:
         return (*(operand for operand in self.inputs if not operand.constant), *self.outputs)
 
 
+def printable(name: str) -> str:
+    r"""A name from a file, safe to print: what cannot be seen, or would move a terminal's cursor, is a "?".
+
+    >>> printable("Conv\x1b[2J")
+    'Conv?[2J'
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
 @dataclass(frozen=True)
 class KindCount:
     """How often a kind of operator occurs."""

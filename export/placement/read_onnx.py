@@ -12,7 +12,7 @@ import numpy as np
 
 from edgevit import extras
 from edgevit.errors import EdgevitError
-from edgevit.export.placement.operators import MOST_VALUES, Operand, Operator, Scalar
+from edgevit.export.placement.operators import MOST_VALUES, Operand, Operator, Scalar, printable
 
 
 def read_onnx(path: Path) -> tuple[Operator, ...]:
@@ -69,7 +69,7 @@ class _Reader:
             if name
         )
         kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
-        return Operator(kind, inputs, outputs, _attributes(self._onnx, node))
+        return Operator(printable(kind), inputs, outputs, _attributes(self._onnx, node))
 
     def _operand(self, slot: str, name: str) -> Operand:
         known = self._known.get(name, Operand("0", "unknown", None))

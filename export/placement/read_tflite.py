@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevit import extras
-from edgevit.export.placement.operators import MOST_VALUES, Operand, Operator, Scalar
+from edgevit.export.placement.operators import MOST_VALUES, Operand, Operator, Scalar, printable
 from edgevit.export.tflite.check import checked_model
 
 
@@ -53,7 +53,7 @@ class _Reader:
         kind = operator_name(self._model, operator)
         if kind == "CUSTOM":
             code = self._model.operatorCodes[operator.opcodeIndex].customCode or b""
-            kind = f"CUSTOM:{code.decode('utf-8', 'replace')}"
+            kind = f"CUSTOM:{printable(code.decode('utf-8', 'replace'))}"
         return Operator(kind, inputs, outputs, self._attributes(operator.builtinOptions))
 
     def _operand(self, slot: str, index: int) -> Operand:

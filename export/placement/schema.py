@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt,
 
 from edgevit.errors import closest
 from edgevit.profiles.documents import Strict, Text, Url, fault
-from edgevit.profiles.schema import READS, RuntimeName, Unit
+from edgevit.profiles.schema import READS, Citations, RuntimeName, Unit
 
 TABLE_VERSION = 1
 
@@ -32,7 +32,6 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[Text, ...], BeforeValidator(_as_list), Field(min_length=1)]
 Dtypes = Annotated[tuple[Dtype, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
@@ -87,9 +86,9 @@ class Rule(Needs):
         source: keys of the table's `sources`, where they are others than the table's own `source`.
     """
 
-    operators: Names
+    operators: Citations
     refused: Text | None = None
-    source: Names | None = None
+    source: Citations | None = None
 
 
 class Otherwise(Strict):
@@ -137,7 +136,7 @@ class Table(Strict):
 
     version: Literal[1]
     runtime: RuntimeName
-    via: Names
+    via: Citations
     unit: Unit
     release: Text
     basis: Literal["datasheet", "measurement", "estimate"]
@@ -145,7 +144,7 @@ class Table(Strict):
     partitions: Literal["any", "first", "whole"] = "any"
     limits: Needs = Field(default_factory=Needs)
     otherwise: Otherwise
-    source: Names
+    source: Citations
     rules: tuple[Rule, ...] = ()
     sources: dict[str, TableSource]
 
@@ -168,7 +167,7 @@ class Table(Strict):
         return self
 
     @model_validator(mode="after")
-    def _estimates_are_open(self) -> Table:
+    def _something_is_taken(self) -> Table:
         if self.unlisted == "refuse" and not self.rules:
             raise fault(("rules",), "missing; a table that refuses what it does not list needs rules")
         return self
