@@ -16,6 +16,7 @@ from edgevit.export.artefacts import open_artefact
 from edgevit.export.exporting import ExportedArtefact, export
 from edgevit.export.formats import ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE
+from edgevit.export.placement import Placement
 from edgevit.export.target import check_runs
 from edgevit.files import check_output, size_of, staged_folder
 from edgevit.graph.capture import capture
@@ -286,7 +287,7 @@ def _report(deployment: Deployment, folder: ImageFolder) -> Report:
             skipped=deployment.evaluation.skipped,
         ),
         pipeline=tuple(StageSection(name, seconds) for name, seconds in deployment.stages),
-        artefacts=tuple(_artefact_section(item) for item in deployment.artefacts),
+        artefacts=tuple(_artefact_section(item, deployment.device) for item in deployment.artefacts),
         mistakes=_mistake_sections(deployment),
     )
 
@@ -312,7 +313,7 @@ def _model_section(deployment: Deployment) -> ModelSection:
     )
 
 
-def _artefact_section(item: DeployedArtefact) -> ArtefactSection:
+def _artefact_section(item: DeployedArtefact, device: DeviceProfile | None) -> ArtefactSection:
     info, verification = item.exported.info, item.exported.verification
     return ArtefactSection(
         file=item.exported.path.name,
@@ -329,7 +330,17 @@ def _artefact_section(item: DeployedArtefact) -> ArtefactSection:
         top5=item.evaluation.top5,
         agreement=item.agreement,
         latency=item.latency.summary(),
+        placement=_placement(item, device),
     )
+
+
+def _placement(item: DeployedArtefact, device: DeviceProfile | None) -> Placement | None:
+    """Where its operators can run, on the device where there is one; the file by its name alone."""
+    found = item.exported.placement
+    if found is None:
+        return None
+    found = dataclasses.replace(found, artefact=item.exported.path.name)
+    return found if device is None else found.on(device)
 
 
 def _mistake_sections(deployment: Deployment) -> tuple[MistakeSection, ...]:

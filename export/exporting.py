@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from edgevit import extras
 from edgevit.errors import CheckFailedError
 from edgevit.export.formats import FORMATS, ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE, ArtefactInfo, Metadata
+from edgevit.export.placement import Placement, placement
 from edgevit.export.target import best_formats, choose_for
 from edgevit.export.verify import Verification, verify
 from edgevit.files import check_output, staged_folder
@@ -28,12 +30,14 @@ class ExportedArtefact:
         info: what it holds.
         seconds: how long the conversion took.
         verification: the comparison with the Program; None where it was not wanted.
+        placement: where its operators can run.
     """
 
     path: Path
     info: ArtefactInfo
     seconds: float
     verification: Verification | None
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def export(
             artefacts.append(ExportedArtefact(stage / format_.file, info, seconds, None))
         metadata = Metadata(card=program.card, artefacts={item.path.name: item.info for item in artefacts})
         metadata.write(stage / METADATA_FILE)
+        artefacts = [dataclasses.replace(item, placement=placement(item.path)) for item in artefacts]
         if verify_artefacts:
             artefacts = [_verified(item, program, data, strict=strict) for item in artefacts]
     reasons = tuple(chosen.reason for chosen in plan.values() if chosen.reason)
@@ -156,14 +161,14 @@ def _verified(
         raise CheckFailedError(
             f"{artefact.path.name} does not compute what the program does: {worst.explain()}"
         )
-    return ExportedArtefact(artefact.path, artefact.info, artefact.seconds, verification)
+    return dataclasses.replace(artefact, verification=verification)
 
 
 def _moved(artefact: ExportedArtefact, folder: Path) -> ExportedArtefact:
     path = folder / artefact.path.name
-    verification = artefact.verification
+    verification, placed = artefact.verification, artefact.placement
     if verification is not None:
-        verification = Verification(
-            str(path), verification.runtime, verification.inputs, verification.n, verification.outputs
-        )
-    return ExportedArtefact(path, artefact.info, artefact.seconds, verification)
+        verification = dataclasses.replace(verification, artefact=str(path))
+    if placed is not None:
+        placed = dataclasses.replace(placed, artefact=str(path))
+    return dataclasses.replace(artefact, path=path, verification=verification, placement=placed)

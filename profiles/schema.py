@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from edgevit.errors import closest
+from edgevit.profiles.documents import Loc, Strict, Text, Url, fault, like
 
 PROFILE_VERSION = 1
 
@@ -29,8 +20,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 Unit = Literal["cpu", "gpu", "npu", "tpu"]
 RuntimeName = Literal["onnxruntime", "opencv", "litert", "tflite-runtime", "coreml"]
 
-Loc = tuple[int | str, ...]
-
 # Which runtimes read which format at all; a profile says which of them a device has.
 READS: dict[Format, tuple[RuntimeName, ...]] = {
     "onnx": ("onnxruntime", "opencv"),
@@ -39,63 +28,21 @@ READS: dict[Format, tuple[RuntimeName, ...]] = {
 }
 
 
-def shown(value: object) -> str:
-    """A value from a file as an error repeats it: on one line, quoted, cut after 60 characters."""
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    text = json.dumps(value, ensure_ascii=not str(value).isprintable(), default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _like(pattern: str, right: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise PydanticCustomError("profile", "{problem}", {"problem": f"{right}, not {shown(text)}"})
-        return text
-
-    return AfterValidator(check)
-
-
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
-
-
-def _fault(loc: Loc, problem: str) -> ValidationError:
-    """An error at `loc` inside the model being checked; pydantic puts the model's own place before it."""
-    kind = PydanticCustomError("profile", "{problem}", {"problem": problem})
-    return ValidationError.from_exception_data(
-        "device profile", [InitErrorDetails(type=kind, loc=loc, input=None)]
-    )
 
 
 # Strict, because pydantic otherwise reads `yes` and "4" as numbers.
 Count = Annotated[int, Field(gt=0, strict=True)]
 Amount = Annotated[float, Field(gt=0, strict=True)]
-Text = Annotated[
-    str, _like(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+", "must be some text on one line")
-]
 Name = Annotated[
-    str, _like(r"[a-z0-9]+(-[a-z0-9]+)*", "must be lower-case words joined by hyphens, such as pixel-8")
+    str, like(r"[a-z0-9]+(-[a-z0-9]+)*", "must be lower-case words joined by hyphens, such as pixel-8")
 ]
-VersionText = Annotated[str, _like(r"\d+(\.\d+)*", 'must be a version such as "12" or "6.0"')]
-Url = Annotated[str, _like(r"https://[^\s/]+/\S*", "must be an address such as https://example.org/page")]
+VersionText = Annotated[str, like(r"\d+(\.\d+)*", 'must be a version such as "12" or "6.0"')]
 Citations = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_are_known(cls, data: Any) -> Any:
-        # Before anything else: a misspelt key would be reported as another one missing.
-        for key in data if isinstance(data, dict) else ():
-            if key not in cls.model_fields:
-                raise _fault((key,), f"unknown key; {closest(key, cls.model_fields)}")
-        return data
-
-
-class Source(_Strict):
+class Source(Strict):
     """Who states a fact.
 
     `basis` is ``datasheet`` for what the maker of the device or of the runtime publishes,
@@ -110,17 +57,17 @@ class Source(_Strict):
     @model_validator(mode="after")
     def _datasheets_have_an_address(self) -> Source:
         if self.basis == "datasheet" and self.url is None:
-            raise _fault(("url",), "missing; a datasheet needs the address where it can be read")
+            raise fault(("url",), "missing; a datasheet needs the address where it can be read")
         return self
 
 
-class Fact(_Strict):
+class Fact(Strict):
     """A group of facts; `source` holds keys of the profile's `sources`."""
 
     source: Citations
 
 
-class Cluster(_Strict):
+class Cluster(Strict):
     """Cores of one kind. `max_mhz` is None where the maker does not publish it."""
 
     count: Count
@@ -181,7 +128,7 @@ class Backend(Fact):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
 
 
-class Runtimes(_Strict):
+class Runtimes(Strict):
     """The ways to run each format; an empty tuple where there is none."""
 
     onnx: tuple[Backend, ...] = ()
@@ -195,7 +142,7 @@ class Runtimes(_Strict):
                 if backend.runtime not in READS[format_]:
                     right = " or ".join(READS[format_])
                     problem = f"must be {right} for {format_} files, not {backend.runtime}"
-                    raise _fault((format_, place, "runtime"), problem)
+                    raise fault((format_, place, "runtime"), problem)
         return self
 
 
@@ -213,11 +160,11 @@ class Link(Fact):
     @model_validator(mode="after")
     def _says_something(self) -> Link:
         if self.standard is None and self.mbps is None:
-            raise _fault(("mbps",), "missing; a link needs its standard or its rate in Mbit/s")
+            raise fault(("mbps",), "missing; a link needs its standard or its rate in Mbit/s")
         return self
 
 
-class DeviceProfile(_Strict):
+class DeviceProfile(Strict):
     """What is known about a device.
 
     `memory` is None where the maker does not publish it.
@@ -268,7 +215,7 @@ class DeviceProfile(_Strict):
         seen = {canonical(self.name)}
         for place, alias in enumerate(self.aliases):
             if canonical(alias) in seen:
-                raise _fault(("aliases", place), f'"{alias}" repeats the name or another alias; remove it')
+                raise fault(("aliases", place), f'"{alias}" repeats the name or another alias; remove it')
             seen.add(canonical(alias))
         return self
 
@@ -278,10 +225,10 @@ class DeviceProfile(_Strict):
         for loc, fact in _facts(self, ()):
             for key in fact.source:
                 if key not in self.sources:
-                    raise _fault((*loc, "source"), f'"{key}" is not in sources; {closest(key, self.sources)}')
+                    raise fault((*loc, "source"), f'"{key}" is not in sources; {closest(key, self.sources)}')
             unused -= set(fact.source)
         if unused:
-            raise _fault(("sources", min(unused)), "no fact cites this source; cite it or remove it")
+            raise fault(("sources", min(unused)), "no fact cites this source; cite it or remove it")
         return self
 
     @model_validator(mode="after")
@@ -291,9 +238,9 @@ class DeviceProfile(_Strict):
             for place, backend in enumerate(self.backends(format_)):
                 if backend.unit not in units:
                     problem = f"{backend.unit} is not among the accelerators; this device has {_list(units)}"
-                    raise _fault(("runtimes", format_, place, "unit"), problem)
+                    raise fault(("runtimes", format_, place, "unit"), problem)
         if not self.formats:
-            raise _fault(("runtimes",), f"no way to run any model; give one for {_list(FORMATS)}")
+            raise fault(("runtimes",), f"no way to run any model; give one for {_list(FORMATS)}")
         return self
 
 

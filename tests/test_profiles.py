@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from edgevit.errors import EdgevitError
-from edgevit.profiles import DeviceProfile, device_names, devices, load_profile
+from edgevit.profiles import DeviceProfile, device_names, devices, documents, load_profile
 from edgevit.profiles import loader as loader_module
-from edgevit.profiles.loader import MAX_BYTES, MAX_DEPTH, index
+from edgevit.profiles.documents import MAX_BYTES, MAX_DEPTH
+from edgevit.profiles.loader import index
 
 FOLDER = Path(loader_module.__file__).parent
 
@@ -70,7 +71,7 @@ def either_yaml(request, monkeypatch):
     """Both YAML readers, as PyYAML is installed with and without libyaml."""
     if not hasattr(yaml, request.param):
         pytest.skip("PyYAML was built without libyaml")
-    monkeypatch.setattr(loader_module, "_Yaml", getattr(yaml, request.param))
+    monkeypatch.setattr(documents, "_Yaml", getattr(yaml, request.param))
 
 
 @pytest.fixture
@@ -488,7 +489,7 @@ MAPPING = "a mapping of keys to values"
         (
             "title: My board",
             "title: " + "[" * 30 + "]" * 30,
-            f"line 3: nested more than {MAX_DEPTH} deep; a profile needs 5",
+            f"line 3: nested more than {MAX_DEPTH} deep; a device profile needs 5",
         ),
         (
             "title: My board",

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 import edgevit.report
+from edgevit.export.placement import BackendPlacement, Fallback, KindCount, Placement
 from edgevit.export.verify import OutputParity
 from edgevit.profiling.latency import LatencyProfile
 from edgevit.report import charts, figures
@@ -75,6 +76,38 @@ def a_latency(**changes):
     return dataclasses.replace(profile, **changes).summary()
 
 
+def a_backend(**changes):
+    backend = BackendPlacement(
+        runtime="litert",
+        via="GPU delegate",
+        unit="gpu",
+        release="LiteRT 2.0",
+        basis="datasheet",
+        total=60,
+        taken=48,
+        takes=(KindCount("CONV_2D", 48),),
+        fallbacks=(Fallback("RESHAPE", 9, "rank 5 > 4"), Fallback("SLICE", 3, "rank 5 > 4")),
+        partitions=7,
+        otherwise="LiteRT's built-in kernels",
+        loads=True,
+    )
+    return dataclasses.replace(backend, **changes)
+
+
+def a_placement(**changes):
+    placement = Placement(
+        artefact="model.tflite",
+        format="tflite",
+        device=None,
+        operators=(KindCount("CONV_2D", 48), KindCount("RESHAPE", 8), KindCount("TRANSPOSE", 4)),
+        backends=(
+            a_backend(),
+            a_backend(via="XNNPACK", unit="cpu", basis="measurement", taken=60, fallbacks=(), partitions=1),
+        ),
+    )
+    return dataclasses.replace(placement, **changes)
+
+
 def an_artefact(**changes):
     artefact = ArtefactSection(
         file="model.onnx",
@@ -91,6 +124,7 @@ def an_artefact(**changes):
         top5=94.5,
         agreement=98.75,
         latency=a_latency(),
+        placement=a_placement(),
     )
     return dataclasses.replace(artefact, **changes)
 
@@ -163,6 +197,11 @@ def hostile_report():
                 runtime=name,
                 outputs=(dataclasses.replace(PASSED, name=name),),
                 latency={**a_latency(device=name, delegate=name, system=name), "warning": name},
+                placement=a_placement(
+                    operators=(KindCount(f"CUSTOM:{name}", 1),),
+                    backends=(a_backend(fallbacks=(Fallback(f"CUSTOM:{name}", 1, name),), via=name),),
+                    unknown=(name,),
+                ),
             )
             for name in HOSTILE
         ),
@@ -342,6 +381,52 @@ def test_every_figure_appears_with_its_unit():
         if words not in text
     ]  # fmt: skip
     assert missing == []
+
+
+def test_where_operators_run_is_told_of_every_backend():
+    text = text_of(a_report())
+    missing = [
+        words
+        for words in (
+            "60 operators of 3 kinds, 4 of them transposes: CONV_2D 48, RESHAPE 8, TRANSPOSE 4.",
+            "litert, GPU delegate gpu 48 of 60 7", "RESHAPE 9: rank 5 > 4", "SLICE 3: rank 5 > 4",
+            "What runs them: LiteRT's built-in kernels", "litert, XNNPACK cpu 60 of 60 1",
+            "published by the runtime's makers (LiteRT 2.0)", "measured by running single operators",
+            "not seen on a device",
+        )
+        if words not in text
+    ]  # fmt: skip
+    assert missing == []
+
+
+def test_a_backend_that_refuses_the_file_is_said_not_to_load_it():
+    backend = a_backend(loads=False, partitions=0, otherwise="nothing: the session is refused")
+    text = text_of(a_report(artefacts=(an_artefact(placement=a_placement(backends=(backend,))),)))
+    assert "48 of 60 does not load" in text
+    assert "What runs them: nothing: the session is refused" in text
+
+
+def test_many_kinds_that_are_not_taken_are_counted_not_listed():
+    fallbacks = tuple(Fallback(f"KIND_{index}", 1, "no such operator") for index in range(9))
+    placement = a_placement(backends=(a_backend(fallbacks=fallbacks),))
+    text = text_of(a_report(artefacts=(an_artefact(placement=placement),)))
+    assert "KIND_5 1" in text
+    assert "KIND_6 1" not in text
+    assert "and 3 more; report.json lists them all" in text
+
+
+def test_a_backend_without_a_table_and_an_artefact_that_was_not_looked_at_are_said_to_be_so():
+    placement = a_placement(backends=(), unknown=("litert via New delegate",))
+    text = text_of(a_report(artefacts=(an_artefact(placement=placement), an_artefact(placement=None))))
+    assert "There is no table of what litert via New delegate takes." in text
+    assert "Its operators were not looked at." in text
+
+
+def test_the_bars_of_what_is_taken_are_as_long_as_they_say():
+    drawn = str(charts.taken_bars([("GPU delegate (gpu)", 15, 60), ("nothing", 0, 0)]))
+    assert 'width="25.000%"' in drawn
+    assert "15 of 60" in drawn
+    assert "Operators taken: GPU delegate (gpu) 15 of 60, nothing 0 of 0" in drawn
 
 
 def test_the_verdict_is_in_words():

@@ -74,12 +74,16 @@ def command(
 
 
 def print_export(result: ExportResult) -> None:
-    """One line per choice for a target, one an artefact, one a verified output."""
+    """One line per choice for a target, one an artefact, one its operators, one a verified output."""
     for line in result.target:
         click.echo(line)
     for artefact in result.artefacts:
         size = output.megabytes(artefact.info.bytes)
         click.echo(f"{artefact.path}  {size}  {artefact.info.precision}  {artefact.seconds:.1f} s")
+        if artefact.placement is not None:
+            click.echo(
+                f"{output.operators_line(artefact.placement)}; details: edgevit inspect {artefact.path}"
+            )
         if artefact.verification is None:
             click.echo(f"{output.CROSS} not verified")
             continue

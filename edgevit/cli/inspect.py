@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from edgevit.cli import options, output
+from edgevit.errors import EdgevitError
+
+if TYPE_CHECKING:
+    from edgevit.export.placement import BackendPlacement
+
+_ARTEFACTS = (".onnx", ".tflite", ".mlpackage")
 
 
-@click.command(short_help="Show what is in a Program: operators, size, cost.")
-@click.argument("program")
+@click.command(short_help="Show what is in a Program or an artefact, and where its operators run.")
+@click.argument("file")
+@click.option(
+    "--device", metavar="NAME", help="Of an artefact: only this device's backends (edgevit devices)."
+)
 @options.reporting
-def command(program: str, as_json: bool, quiet: bool) -> None:
-    """Show the card, the operators, the size and the cost of PROGRAM, a .pt2 file."""
+def command(file: str, device: str | None, as_json: bool, quiet: bool) -> None:
+    """Show what FILE holds.
+
+    Of a Program, a .pt2 file: the card, the operators, the size and the cost. Of an artefact, .onnx,
+    .tflite or .mlpackage: its operators, and which of them each backend takes, and why not the others.
+    """
     output.prepare(as_json=as_json, quiet=quiet)
+    if Path(file).suffix in _ARTEFACTS:
+        _inspect_artefact(file, device, as_json=as_json)
+        return
+    if device is not None:
+        raise EdgevitError(
+            f"--device: {file} is no artefact, and no device runs anything else; export it, then inspect that"
+        )
+    _inspect_program(file, as_json=as_json)
+
+
+def _inspect_program(program: str, *, as_json: bool) -> None:
     from edgevit.graph.inspection import describe_count, inspect
 
     found = inspect(program)
@@ -44,3 +71,32 @@ def command(program: str, as_json: bool, quiet: bool) -> None:
 
 def _shape(shape: tuple[int | str, ...]) -> str:
     return "x".join(str(size) for size in shape)
+
+
+def _inspect_artefact(artefact: str, device: str | None, *, as_json: bool) -> None:
+    from edgevit.export.placement import placement
+
+    found = placement(artefact, device=device)
+    if as_json:
+        output.print_json(found)
+        return
+    click.echo(f"{found.artefact}  {output.operators_line(found)}")
+    for kind in found.operators:
+        click.echo(f"{kind.count:>15}  {kind.kind}")
+    click.echo("where they run" if found.device is None else f"where they run on {found.device}")
+    for backend in found.backends:
+        _print_backend(backend)
+    for name in found.unknown:
+        click.echo(f"  {name}: there is no table of what it takes")
+
+
+def _print_backend(backend: BackendPlacement) -> None:
+    pieces = "1 partition" if backend.partitions == 1 else f"{backend.partitions} partitions"
+    click.echo(
+        f"  {backend.runtime} via {backend.via} ({backend.unit}): takes {backend.taken} of {backend.total}, "
+        f"{pieces if backend.loads else 'does not load'}  [{backend.basis}, {backend.release}]"
+    )
+    for fallback in backend.fallbacks:
+        click.echo(f"{fallback.count:>15}  {fallback.kind}: {fallback.reason}")
+    if backend.fallbacks:
+        click.echo(f"{'':>15}  what runs them: {backend.otherwise}")

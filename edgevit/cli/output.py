@@ -7,11 +7,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevit import progress
+
+if TYPE_CHECKING:
+    from edgevit.export.placement import Placement
 
 TICK, CROSS = "-[x]", "-[ ]"
 
@@ -54,3 +57,12 @@ def megabytes(size: int) -> str:
     ('22.9 MB', '0.00123 MB')
     """
     return f"{size / 1e6:.3g} MB"
+
+
+def operators_line(placement: Placement) -> str:
+    """How many operators a file has, and how many of them what runs it first takes."""
+    count = placement.transposes
+    transposes = "1 transpose" if count == 1 else f"{count} transposes"
+    line = f"ops: {placement.total} in {len(placement.operators)} kinds, {transposes}"
+    first = placement.default
+    return line if first is None else f"{line}; {first.via} takes {first.taken}"

@@ -209,6 +209,16 @@ def size_bars(files: Sequence[tuple[str, int, str]]) -> Markup:
     return chart(_rows_height(len(files)), f"Sizes: {spoken}", *rows)
 
 
+def taken_bars(backends: Sequence[tuple[str, int, int]]) -> Markup:
+    """What backends take of a file: (name, operators taken, operators in all)."""
+    rows = [
+        _bar_row(index, name, f"{taken:,} of {total:,}", Scale(0, total), (0, taken))
+        for index, (name, taken, total) in enumerate(backends)
+    ]
+    spoken = ", ".join(f"{name} {taken} of {total}" for name, taken, total in backends)
+    return chart(_rows_height(len(backends)), f"Operators taken: {spoken}", *rows)
+
+
 def _rows_height(count: int) -> int:
     return _ROW * (count - 1) + _BAR_TOP + _BAR
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgevit.export.placement import Placement
 from edgevit.export.verify import OutputParity
 
 REPORT_VERSION = 1
@@ -57,6 +58,8 @@ class ArtefactSection:
     Attributes:
         agreement: percent of images on which it gives the model's class.
         latency: `edgevit.profiling.LatencyProfile.summary`.
+        placement: where its operators can run, on the target where there is one; None where it was not
+            looked at.
     """
 
     file: str
@@ -73,6 +76,7 @@ class ArtefactSection:
     top5: float
     agreement: float
     latency: dict[str, Any]
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from edgevit.export.placement import Placement
 from edgevit.export.verify import OutputParity
 from edgevit.report import charts, figures
 from edgevit.report.document import ArtefactSection, Report
@@ -24,9 +25,20 @@ _LEAST_CLASSES_FOR_TOP5 = 6
 # Files skipped by the thousand are one problem, not a thousand lines.
 _SKIPPED_SHOWN = 8
 
+# Kinds of operators that a backend does not take, beyond which report.json is the place to look.
+_FALLBACKS_SHOWN = 6
+
 State = Literal["verified", "failed", "unverified"]
 
 STATE_WORDS: dict[State, str] = {"verified": "Verified", "failed": "FAILED", "unverified": "Not verified"}
+
+
+# How a table of what a backend takes came to be.
+BASIS_WORDS = {
+    "datasheet": "published by the runtime's makers",
+    "measurement": "measured by running single operators",
+    "estimate": "an estimate: no list is published",
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,9 @@ def _environment() -> Environment:
         warm_up=warm_up_chart,
         timeline=charts.timeline,
         chance_bar=charts.chance_bar,
+        taken_chart=taken_chart,
+        basis_words=BASIS_WORDS,
+        fallbacks_shown=_FALLBACKS_SHOWN,
     )
     return environment
 
@@ -211,3 +226,10 @@ def accuracy_chart(report: Report) -> Markup:
     """Top-1 of the model and of every artefact."""
     model = (f"model in {report.model.runtime}", report.model.top1)
     return charts.accuracy_dots([model, *((item.file, item.top1) for item in report.artefacts)])
+
+
+def taken_chart(placement: Placement) -> Markup:
+    """What every backend takes of a file's operators."""
+    return charts.taken_bars(
+        [(f"{item.via} ({item.unit})", item.taken, item.total) for item in placement.backends]
+    )
