@@ -101,9 +101,9 @@ class Editor:
         finally:
             self._origin = outer
 
-    def call(self, target: Any, *args: Any) -> Node:
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
         """Add a call of an ATen operator, with its shape and dtype worked out."""
-        node = self.graph.call_function(target, args)
+        node = self.graph.call_function(target, args, kwargs)
         if self._origin is not None and "nn_module_stack" in self._origin.meta:
             node.meta["nn_module_stack"] = self._origin.meta["nn_module_stack"]
         node.meta["val"] = self._evaluate(node)
