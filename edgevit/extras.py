@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 from types import ModuleType
 
 from edgevit.errors import MissingDependencyError
@@ -52,5 +54,14 @@ def load(name: str, extra: str, purpose: str) -> ModuleType:
 
 def version_of(name: str) -> str | None:
     """Version of the distribution that provides the import name, or None where it is not installed."""
-    providers = importlib.metadata.packages_distributions().get(name)
+    try:
+        # Nearly always under its own name: looking up who provides what reads every installed file's name.
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        providers = _distributions().get(name)
     return importlib.metadata.version(providers[0]) if providers else None
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()

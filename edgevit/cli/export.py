@@ -64,6 +64,8 @@ def print_export(result: ExportResult) -> None:
     for artefact in result.artefacts:
         size = output.megabytes(artefact.info.bytes)
         click.echo(f"{artefact.path}  {size}  {artefact.info.precision}  {artefact.seconds:.1f} s")
+        if "opencv" in artefact.info.options:
+            click.echo(f"  {artefact.info.options['opencv']}")
         if artefact.verification is None:
             click.echo(f"{output.CROSS} not verified")
             continue

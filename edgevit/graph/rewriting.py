@@ -38,6 +38,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from edgevit.graph.card import Step
+from edgevit.graph.fixed_batch import copied
 from edgevit.graph.program import Program
 
 Size = int | torch.SymInt
@@ -65,7 +66,7 @@ class Editor:
     def __init__(self, program: Program) -> None:
         self._program = program
         exported = program.exported
-        self.graph = _copied(exported.graph)
+        self.graph = copied(exported.graph)
         # Unused-node removal asks the owning module about sub-graphs.
         self.graph.owning_module = exported.graph_module
         self._specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
@@ -271,14 +272,6 @@ def is_call(node: Node, targets: Collection[Any]) -> bool:
 def calls(graph: Graph, targets: Collection[Any]) -> list[Node]:
     """The graph's calls of the given operators, in order."""
     return [node for node in graph.nodes if is_call(node, targets)]
-
-
-def _copied(graph: Graph) -> Graph:
-    copied: Graph = copy.deepcopy(graph)
-    for original, node in zip(graph.nodes, copied.nodes, strict=True):
-        # Copying renames what is called like a Python builtin ("input"); the signature goes by names.
-        node.name = original.name
-    return copied
 
 
 def _layouts_read(node: Node) -> list[object]:

@@ -1,4 +1,4 @@
-"""ONNX: files for ONNX Runtime, self-described and checked."""
+"""ONNX: files for ONNX Runtime and whatever else reads them, self-described, sealed and checked."""
 
 from edgevit.export.onnx.artefact import OnnxArtefact
 from edgevit.export.onnx.convert import OPSET, to_onnx

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgevit import extras
 from edgevit.errors import EdgevitError
 from edgevit.export.metadata import CARD_KEY, TensorInfo, required_card
+from edgevit.export.onnx.check import check_file
 from edgevit.graph.card import Card
 from edgevit.graph.program import run_in_batches
 
@@ -38,10 +39,12 @@ class OnnxArtefact:
             threads: intra-op threads; None leaves it to ONNX Runtime.
 
         Raises:
-            EdgevitError: when ONNX Runtime cannot load it, or it does not take exactly one tensor.
+            EdgevitError: when it is damaged, altered since edgevit sealed it, or refers outside its
+                folder; when ONNX Runtime cannot load it, or it does not take exactly one tensor.
             MissingDependencyError: without the ``onnx`` extra.
         """
         onnxruntime = extras.load("onnxruntime", "onnx", f"running {path}")
+        check_file(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

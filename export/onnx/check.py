@@ -1,0 +1,130 @@
+"""Whether an ONNX file is sound and unaltered, found out before ONNX Runtime, which trusts it, reads it.
+
+A file that edgevit wrote ends in its own SHA-256. A protobuf message may have further entries of a list
+appended to it, so the seal is one: a ``metadata_props`` entry as the last bytes, over all bytes before it.
+Checking it needs no parsing. A second entry, inside what is hashed, says that there is a seal, so that a
+file that lost its last bytes does not pass for one that never had any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from edgevit.errors import EdgevitError
+
+SEAL_KEY = "edgevit.sha256"
+SEALED_KEY = "edgevit.sealed"
+SEALED = "its last bytes are a metadata entry with the sha256 of all bytes before them"
+
+_DIGITS = 64
+_DIGEST = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
+# ModelProto.metadata_props is field 14; an entry's key is its field 1, its value its field 2. All three
+# have a length and bytes, which is wire type 2. No length here needs more than one byte.
+_KEY = bytes([1 << 3 | 2, len(SEAL_KEY)]) + SEAL_KEY.encode() + bytes([2 << 3 | 2, _DIGITS])
+_TAIL = bytes([14 << 3 | 2, len(_KEY) + _DIGITS]) + _KEY
+_SEAL_SIZE = len(_TAIL) + _DIGITS
+
+
+def sealed(content: bytes) -> bytes:
+    """A serialised model with the SHA-256 of its bytes behind them."""
+    return content + _TAIL + hashlib.sha256(content).hexdigest().encode()
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is damaged, altered since edgevit wrote it, or would have files elsewhere read.
+
+    Files of other tools, and files of edgevit's that another tool wrote anew, have no seal to check.
+
+    Args:
+        path: the ``.onnx`` file.
+
+    Raises:
+        EdgevitError: saying what is wrong with it.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    content = path.read_bytes()
+    is_sealed = _check_seal(content, path)
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise EdgevitError(f"{path} is not a sound ONNX file (damaged or truncated): {error}") from error
+    if not model.HasField("graph"):
+        raise EdgevitError(f"{path} is not a sound ONNX file (damaged or truncated): it holds no graph")
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    # A tool that writes a file anew may move the entry, but not spoil it.
+    if not is_sealed and SEALED_KEY in entries and not _DIGEST.fullmatch(entries.get(SEAL_KEY, "")):
+        raise EdgevitError(f"{path} is altered or truncated: it was sealed with its sha256, which is gone")
+    for tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_external(tensor, path)
+
+
+def _check_seal(content: bytes, path: Path) -> bool:
+    """Whether there is a seal, which is then right."""
+    if not content[-_SEAL_SIZE:].startswith(_TAIL):
+        return False
+    if sealed(content[:-_SEAL_SIZE]) != content:
+        raise EdgevitError(
+            f"{path} is altered or truncated: its sha256 differs from the one it was sealed with "
+            f"(a tool that means to change it must drop its metadata entry {SEAL_KEY})"
+        )
+    return True
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Every stored tensor: of the graph, of graphs inside its nodes, and of functions."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            yield from _node_tensors(node)
+    for training in model.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
+
+
+def _graph_tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        yield from _node_tensors(node)
+
+
+def _node_tensors(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _graph_tensors(graph)
+
+
+def _check_external(tensor: Any, path: Path) -> None:
+    """Whether a tensor that is stored in another file is stored in one beside the model, all of it."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    named = f"{path} keeps {tensor.name or 'a tensor'} in {location!r}"
+    if not location or _is_absolute(location) or ".." in PureWindowsPath(location).parts:
+        raise EdgevitError(f"{named}, which is not a file in its folder")
+    file, folder = path.parent / location, path.parent.resolve()
+    if not file.resolve().is_relative_to(folder):
+        raise EdgevitError(f"{named}, a link that leads out of its folder")
+    if not file.is_file():
+        raise EdgevitError(f"{named}, which is missing")
+    numbers = [entries.get(key, "0") for key in ("offset", "length")]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise EdgevitError(f"{named}, at offset {numbers[0]!r} and of length {numbers[1]!r}: not numbers")
+    if sum(map(int, numbers)) > file.stat().st_size:
+        raise EdgevitError(f"{named}, which is truncated: it ends before that tensor does")
+
+
+def _is_absolute(location: str) -> bool:
+    # As either system reads it: a file may be made on one and opened on the other. C:x has a drive only.
+    windows = PureWindowsPath(location)
+    return PurePosixPath(location).is_absolute() or bool(windows.drive or windows.root)
