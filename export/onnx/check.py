@@ -2,8 +2,8 @@
 
 A file that edgevit wrote ends in its own SHA-256. A protobuf message may have further entries of a list
 appended to it, so the seal is one: a ``metadata_props`` entry as the last bytes, over all bytes before it.
-Checking it needs no parsing. A second entry, inside what is hashed, says that there is a seal, so that a
-file that lost its last bytes does not pass for one that never had any.
+Checking it needs no parsing. The model's ``doc_string``, near the file's beginning, says that there is a
+seal, so that a file that lost its last bytes does not pass for one that never had any.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 from edgevit.errors import EdgevitError
 
 SEAL_KEY = "edgevit.sha256"
-SEALED_KEY = "edgevit.sealed"
-SEALED = "its last bytes are a metadata entry with the sha256 of all bytes before them"
+SEALED = f"Sealed: the last bytes are a metadata entry, {SEAL_KEY}, of the SHA-256 of all bytes before them."
+# Bytes in which the doc_string is, behind the producer's name and version.
+_BEGINNING = 1024
+_ON_PURPOSE = f"a tool that changes it on purpose has to drop its doc_string and the entry {SEAL_KEY}"
 
 _DIGITS = 64
 _DIGEST = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
@@ -58,8 +60,11 @@ def check_file(path: Path) -> None:
         raise EdgevitError(f"{path} is not a sound ONNX file (damaged or truncated): it holds no graph")
     entries = {entry.key: entry.value for entry in model.metadata_props}
     # A tool that writes a file anew may move the entry, but not spoil it.
-    if not is_sealed and SEALED_KEY in entries and not _DIGEST.fullmatch(entries.get(SEAL_KEY, "")):
-        raise EdgevitError(f"{path} is altered or truncated: it was sealed with its sha256, which is gone")
+    says_sealed = SEALED.encode() in content[:_BEGINNING]
+    if says_sealed and not is_sealed and not _DIGEST.fullmatch(entries.get(SEAL_KEY, "")):
+        raise EdgevitError(
+            f"{path} is altered or truncated: the sha256 that sealed it is gone ({_ON_PURPOSE})"
+        )
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(tensor, path)
@@ -71,8 +76,7 @@ def _check_seal(content: bytes, path: Path) -> bool:
         return False
     if sealed(content[:-_SEAL_SIZE]) != content:
         raise EdgevitError(
-            f"{path} is altered or truncated: its sha256 differs from the one it was sealed with "
-            f"(a tool that means to change it must drop its metadata entry {SEAL_KEY})"
+            f"{path} is altered or truncated: its sha256 differs from the one that sealed it ({_ON_PURPOSE})"
         )
     return True
 

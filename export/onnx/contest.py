@@ -33,16 +33,17 @@ class Timing:
         return first, third
 
 
-def time_in_turns(files: list[bytes], *, runs: int = RUNS) -> list[Timing]:
-    """Time serialised models in ONNX Runtime on the CPU with its default threads, one run of each at a time.
+def time_in_turns(files: list[bytes], *, runs: int = RUNS, threads: int | None = None) -> list[Timing]:
+    """Time serialised models in ONNX Runtime on the CPU, one run of each at a time.
 
     Taking turns, whatever else the machine does slows all of them.
 
     Args:
         files: of one image input each; a dynamic batch is run with one image.
         runs: timed runs of each, after `WARM_UP` that are not counted.
+        threads: intra-op threads; None leaves it to ONNX Runtime.
     """
-    sessions = [_session(content) for content in files]
+    sessions = [_session(content, threads) for content in files]
     samples: list[list[float]] = [[] for _ in files]
     for _ in range(WARM_UP + runs):
         for (session, feed), taken in zip(sessions, samples, strict=True):
@@ -52,11 +53,13 @@ def time_in_turns(files: list[bytes], *, runs: int = RUNS) -> list[Timing]:
     return [Timing(tuple(taken[WARM_UP:])) for taken in samples]
 
 
-def _session(content: bytes) -> tuple[Any, dict[str, Any]]:
+def _session(content: bytes, threads: int | None) -> tuple[Any, dict[str, Any]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     image = session.get_inputs()[0]
     shape = [size if isinstance(size, int) else 1 for size in image.shape]

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from edgevit import extras
 from edgevit.errors import EdgevitError
 from edgevit.export.metadata import ArtefactInfo, TensorInfo
-from edgevit.export.onnx.check import SEALED, SEALED_KEY, sealed
+from edgevit.export.onnx.check import SEALED, sealed
 from edgevit.extras import version_of
 from edgevit.files import sha256_of
 from edgevit.graph.program import Program
@@ -157,7 +157,7 @@ def _serialised(model: ir.Model, name: str) -> bytes:
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     if size > _LARGEST_FILE:
         raise EdgevitError(f"{name} has {size / 1e9:.1f} GB of weights; one ONNX file holds at most 2")
-    model.metadata_props[SEALED_KEY] = SEALED
+    model.doc_string = SEALED
     content: bytes = ir.to_proto(model).SerializeToString()
     onnx.checker.check_model(content, full_check=True)
     return sealed(content)
