@@ -68,5 +68,5 @@ def test_a_file_that_opencv_cannot_finish_is_a_refusal(tiny_onnx, tmp_path, monk
 
 
 def test_the_line_says_how_far_the_results_are_apart():
-    line = str(OpenCvVerdict("5.0.0", 1.25e-6, None))
+    line = str(OpenCvVerdict("5.0.0", 1.23e-6, None))
     assert line == "OpenCV 5.0.0: runs, largest difference 1.2e-06 of the largest value"
