@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from edgevit.cli import run
 from edgevit.errors import CheckFailedError, EdgevitError
 from edgevit.export import export, open_artefact, verify
 from edgevit.export.metadata import CARD_KEY, METADATA_FILE, Metadata
 from edgevit.export.onnx import OnnxArtefact, to_onnx
 from edgevit.export.onnx.contest import Timing, is_clearly_faster
 from edgevit.export.verify import TOLERANCES
+from edgevit.extras import version_of
 from edgevit.files import sha256_of
 from edgevit.graph.capture import capture
 from edgevit.graph.card import Card
@@ -301,3 +303,23 @@ def test_a_wrong_artefact_fails_verification_and_under_strict_is_not_written(
     with pytest.raises(CheckFailedError, match="does not compute what the program does: logits"):
         export(tiny_program, output=tmp_path / "refused", strict=True)
     assert not (tmp_path / "refused").exists()
+
+
+def test_the_command_line_has_the_same_choices(tiny_pt2, tmp_path, capsys):
+    options = ["--opset", "23", "--precision", "fp16", "--check-opencv", "--json", "--quiet"]
+    assert run(["export", str(tiny_pt2), "-o", str(tmp_path / "out"), *options]) == 0
+    info = json.loads(capsys.readouterr().out)["artefacts"][0]["info"]
+    assert info["precision"] == "fp16"
+    assert info["options"]["opset"] == 23
+    assert info["options"]["opencv"].startswith("OpenCV ")
+
+
+def test_a_choice_that_is_not_onnx_s_is_refused_before_any_work(tiny_program, tmp_path):
+    with pytest.raises(EdgevitError, match="--opset means nothing to tflite; it is for onnx"):
+        export(tiny_program, to=["tflite"], opset=23, output=tmp_path / "out")
+
+
+def test_versions_are_found_under_the_name_that_is_imported():
+    assert version_of("torch") == torch.__version__
+    assert version_of("cv2")
+    assert version_of("no_such_library") is None

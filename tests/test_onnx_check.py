@@ -13,6 +13,7 @@ from edgevit.errors import EdgevitError
 from edgevit.export.metadata import CARD_KEY
 from edgevit.export.onnx import OnnxArtefact
 from edgevit.export.onnx.check import SEAL_KEY, check_file
+from edgevit.profiling import profile
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -238,6 +239,12 @@ def test_it_is_looked_for_wherever_a_tensor_may_stand(package, hide):
     (package / "a.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(EdgevitError, match="keeps deep in '../secret'"):
         check_file(package / "a.onnx")
+
+
+def test_profiling_looks_too(package):
+    external(package / "a.onnx", "../secret")
+    with pytest.raises(EdgevitError, match="not a file in its folder"):
+        profile(package / "a.onnx")
 
 
 def test_an_operator_that_nobody_registered_is_refused_in_a_sentence(tmp_path):

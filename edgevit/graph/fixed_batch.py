@@ -50,7 +50,7 @@ def with_fixed_batch(exported: ExportedProgram, batch: int) -> ExportedProgram |
         graph_signature=copy.deepcopy(exported.graph_signature),
         state_dict=dict(exported.state_dict),
         range_constraints={},
-        module_call_graph=copy.deepcopy(exported.module_call_graph),
+        module_call_graph=list(exported.module_call_graph),
         example_inputs=((images,), {}),
         constants=dict(exported.constants),
         verifiers=exported.verifiers,

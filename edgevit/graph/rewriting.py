@@ -18,7 +18,6 @@ where this takes a fraction of one) and would undo what the tracer writes differ
 from __future__ import annotations
 
 import contextlib
-import copy
 import operator
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -179,7 +178,7 @@ class Editor:
             graph_signature=self._signature(),
             state_dict={path: value for path, value in self._state.items() if path in names},
             range_constraints=dict(exported.range_constraints),
-            module_call_graph=copy.deepcopy(exported.module_call_graph),
+            module_call_graph=list(exported.module_call_graph),
             example_inputs=exported.example_inputs,
             constants={path: value for path, value in self._constants.items() if path in names},
             verifiers=exported.verifiers,

@@ -180,4 +180,5 @@ def _info(path: Path, model: ir.Model, precision: OnnxPrecision, options: Any) -
 
 def _tensor(value: ir.Value) -> TensorInfo:
     shape = [size if isinstance(size, int) else str(size.value) for size in value.shape or ()]
-    return TensorInfo(name=value.name or "", shape=tuple(shape), dtype="float")
+    dtype = "" if value.dtype is None else value.dtype.name.lower()
+    return TensorInfo(name=value.name or "", shape=tuple(shape), dtype=dtype)

@@ -74,7 +74,7 @@ class _Decomposed(ExportedProgram):
             graph_signature=copy.deepcopy(exported.graph_signature),
             state_dict=dict(exported.state_dict),
             range_constraints=dict(exported.range_constraints),
-            module_call_graph=copy.deepcopy(exported.module_call_graph),
+            module_call_graph=list(exported.module_call_graph),
             example_inputs=exported.example_inputs,
             constants=dict(exported.constants),
             verifiers=exported.verifiers,
