@@ -54,11 +54,14 @@ def load(name: str, extra: str, purpose: str) -> ModuleType:
 
 def version_of(name: str) -> str | None:
     """Version of the distribution that provides the import name, or None where it is not installed."""
-    providers = _distributions().get(name)
+    try:
+        # Nearly always under its own name: looking up who provides what reads every installed file's name.
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        providers = _distributions().get(name)
     return importlib.metadata.version(providers[0]) if providers else None
 
 
 @functools.cache
 def _distributions() -> Mapping[str, list[str]]:
-    # Reading the file list of everything that is installed takes a second.
     return importlib.metadata.packages_distributions()

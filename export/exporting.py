@@ -70,6 +70,9 @@ def export(
     output: str | Path,
     batch: int | str | None = None,
     precision: str | None = None,
+    opset: int | str | None = None,
+    optimize: str | None = None,
+    check_opencv: bool | None = None,
     layout: str | None = None,
     coreml_input: str | None = None,
     minimum_ios: str | None = None,
@@ -88,6 +91,9 @@ def export(
         output: the folder to write into.
         batch: see `ExportChoices`, like the options up to `minimum_ios`.
         precision: see `ExportChoices`.
+        opset: see `ExportChoices`.
+        optimize: see `ExportChoices`.
+        check_opencv: see `ExportChoices`.
         layout: see `ExportChoices`.
         coreml_input: see `ExportChoices`.
         minimum_ios: see `ExportChoices`.
@@ -104,6 +110,9 @@ def export(
     choices = ExportChoices(
         batch=batch,
         precision=precision,
+        opset=opset,
+        optimize=optimize,
+        check_opencv=check_opencv,
         layout=layout,
         coreml_input=coreml_input,
         minimum_ios=minimum_ios,

@@ -55,7 +55,10 @@ class ExportChoices:
 
     Attributes:
         batch: images per run (ONNX): a number, or "dynamic". Default 1, which the other formats have.
-        precision: "fp32" or "fp16" (TFLite, default fp32; Core ML, default fp16).
+        precision: "fp32" or "fp16" (ONNX and TFLite, default fp32; Core ML, default fp16).
+        opset: 20, 23 or "fastest" of the two (ONNX). Default 20.
+        optimize: "ort" fuses operators into ONNX Runtime's own (ONNX).
+        check_opencv: also run the file in OpenCV's dnn and say what came of it (ONNX).
         layout: of the input, "nchw" or "nhwc" (TFLite). Default "nchw".
         coreml_input: "image" or "tensor" (Core ML). Default "image".
         minimum_ios: "16", "17" or "18" (Core ML). Default "16".
@@ -63,6 +66,9 @@ class ExportChoices:
 
     batch: int | str | None = None
     precision: str | None = None
+    opset: int | str | None = None
+    optimize: str | None = None
+    check_opencv: bool | None = None
     layout: str | None = None
     coreml_input: str | None = None
     minimum_ios: str | None = None
@@ -117,7 +123,7 @@ FORMATS: dict[str, Format] = {
     "onnx": Format(
         file="model.onnx",
         extra="onnx",
-        choices={"batch": "batch"},
+        choices={name: name for name in ("batch", "precision", "opset", "optimize", "check_opencv")},
         writer="edgevit.export.onnx:to_onnx",
         opener="edgevit.export.onnx:OnnxArtefact",
     ),

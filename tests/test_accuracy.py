@@ -34,9 +34,7 @@ def reference(program, shared) -> Evaluation:
     ("format_", "precision"),
     [(name, precision) for name, (_, precisions) in FORMATS.items() for precision in precisions],
 )
-def test_top_1_is_the_programs_to_within_one_image(
-    program, reference, shared, tmp_path, format_, precision
-):
+def test_top_1_is_the_programs_to_within_one_image(program, reference, shared, tmp_path, format_, precision):
     pytest.importorskip(FORMATS[format_][0])
     result = export(program, to=[format_], precision=precision, output=tmp_path, verify_artefacts=False)
     found = evaluate(result.artefacts[0].path, data=shared / "data" / "imagenet-val")

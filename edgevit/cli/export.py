@@ -84,6 +84,8 @@ def print_export(result: ExportResult) -> None:
             click.echo(
                 f"{output.operators_line(artefact.placement)}; details: edgevit inspect {artefact.path}"
             )
+        if "opencv" in artefact.info.options:
+            click.echo(f"  {artefact.info.options['opencv']}")
         if artefact.verification is None:
             click.echo(f"{output.CROSS} not verified")
             continue

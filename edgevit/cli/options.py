@@ -78,6 +78,17 @@ class Batch(click.ParamType[Any]):
         return self.fail(f"{value!r} is no batch; write a number of images or dynamic", param, ctx)
 
 
+class Opset(click.ParamType[Any]):
+    """A number, or ``fastest``; which numbers there are is the exporter's to say."""
+
+    name = "opset"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:  # noqa: ARG002
+        """Read an opset."""
+        text = str(value)
+        return int(text) if text.isascii() and text.isdigit() else text
+
+
 def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
@@ -133,7 +144,14 @@ def export_choices(function: F) -> F:
     """What may be said about an export; each format knows some of it."""
     return _stack(
         batch,
-        click.option("--precision", metavar="fp32|fp16", help="TFLite (default fp32), Core ML (fp16)."),
+        click.option("--precision", metavar="fp32|fp16", help="ONNX, TFLite (default fp32), Core ML (fp16)."),
+        click.option(
+            "--opset", type=Opset(), metavar="20|23|fastest", help="Of ONNX operators.  [default: 20]"
+        ),
+        click.option("--optimize", metavar="ort", help="Fuse for ONNX Runtime alone (ONNX)."),
+        click.option(
+            "--check-opencv", is_flag=True, default=None, help="Also run it in OpenCV's dnn (ONNX)."
+        ),
         click.option("--layout", metavar="nchw|nhwc", help="Of the input (TFLite).  [default: nchw]"),
         click.option("--coreml-input", metavar="image|tensor", help="Core ML's input.  [default: image]"),
         click.option("--minimum-ios", metavar="16|17|18", help="Oldest iOS (Core ML).  [default: 16]"),

@@ -16,7 +16,7 @@ from edgevit.errors import EdgevitError
 from edgevit.files import check_output, existing_file, staged_file
 from edgevit.graph.archive import check_archive
 from edgevit.graph.card import Card
-from edgevit.graph.static_batch import with_static_batch
+from edgevit.graph.fixed_batch import with_fixed_batch
 
 Array = npt.NDArray[np.float32]
 
@@ -122,7 +122,11 @@ class Program:
             raise EdgevitError(
                 f"{self.card.name} was captured for a batch of {self.batch} and cannot be made {batch}"
             )
-        return Program(with_static_batch(self.exported, batch), self.card)
+        fixed = with_fixed_batch(self.exported, batch)
+        if fixed is None:
+            example = torch.zeros(batch, *(int(size) for size in self.input_shape[1:]))
+            fixed = export_module(self.module, example, dynamic_batch=False)
+        return Program(fixed, self.card)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write graph, weights and card to one ``.pt2`` file, whole or not at all.

@@ -40,7 +40,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from edgevit.graph.card import Step
-from edgevit.graph.graphs import copied
+from edgevit.graph.fixed_batch import copied
 from edgevit.graph.program import Program
 
 Size = int | torch.SymInt
@@ -117,9 +117,9 @@ class Editor:
         finally:
             self._origin = outer
 
-    def call(self, target: Any, *args: Any) -> Node:
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
         """Add a call of an ATen operator, with its shape and dtype worked out."""
-        node = self.graph.call_function(target, args)
+        node = self.graph.call_function(target, args, kwargs)
         if self._origin is not None and "nn_module_stack" in self._origin.meta:
             node.meta["nn_module_stack"] = self._origin.meta["nn_module_stack"]
         node.meta["val"] = self._evaluate(node)

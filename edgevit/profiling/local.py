@@ -13,6 +13,7 @@ from typing import Any
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.artefacts import check_artefact
+from edgevit.export.onnx.check import check_file
 from edgevit.profiling import probe
 from edgevit.profiling.latency import LatencyProfile
 from edgevit.progress import working
@@ -58,6 +59,9 @@ def profile(
         )
     path = check_artefact(artefact)
     extras.require(check_profilable(path.name), f"profiling {path}")
+    if path.suffix == ".onnx":
+        # The probe imports nothing of edgevit and opens whatever it is given.
+        check_file(path)
     with working(f"profiling {path.name} with {threads} threads"):
         facts = _run_probe(path, threads, runs, seconds)
     facts["input_shape"] = tuple(facts["input_shape"])

@@ -47,12 +47,11 @@ def test_a_static_batch_lets_a_position_code_be_folded():
     assert_same_function(prepared, original)
 
 
-def test_a_dynamic_batch_of_transformers_swin_can_be_written_as_onnx_once_prepared(tmp_path):
+def test_a_dynamic_batch_of_transformers_swin_can_be_written_as_onnx(tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     module, shape = MODELS["hf_swin"]()
-    prepared = prepare_for_export(program_of(module, shape))
-    to_onnx(prepared, tmp_path / "swin.onnx", batch=None)
+    to_onnx(program_of(module, shape), tmp_path / "swin.onnx", batch="dynamic")
     images = example(shape, 3)
     actual = OnnxArtefact.open(tmp_path / "swin.onnx").run(images.numpy())[0]
     with torch.no_grad():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgevit.graph.program import Program
+from edgevit.graph.rewrites.attention_rank import attention_rank
 from edgevit.graph.rewrites.conv3d_to_conv2d import conv3d_to_conv2d
 from edgevit.graph.rewrites.drop_broadcast_expand import drop_broadcast_expand
 from edgevit.graph.rewrites.drop_no_ops import drop_no_ops
@@ -33,6 +34,7 @@ EXPORT_REWRITES: tuple[Rewrite, ...] = (
     fold_constants,
     fold_batch_norm,
     conv3d_to_conv2d,
+    attention_rank,
     limit_rank,
     merge_reshapes,
 )
@@ -52,6 +54,7 @@ def prepare_for_export(program: Program) -> Program:
 __all__ = [
     "EXPORT_REWRITES",
     "Rewrite",
+    "attention_rank",
     "conv3d_to_conv2d",
     "drop_broadcast_expand",
     "drop_no_ops",

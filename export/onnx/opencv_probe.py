@@ -1,0 +1,31 @@
+"""Run an ONNX file in OpenCV's dnn: a script for a process of its own, which OpenCV's C++ can take down.
+
+Usage: python opencv_probe.py MODEL.onnx INPUT.npy OUTPUTS.npz
+
+Prints OpenCV's version, then runs; exits with 1 after printing OpenCV's error.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+
+
+def main(model: str, images: str, outputs: str) -> int:
+    """Load, run once, and save every output under the place it has in the file."""
+    print(cv2.__version__, flush=True)  # noqa: T201
+    try:
+        net = cv2.dnn.readNetFromONNX(model)
+        net.setInput(np.load(images))
+        results = net.forward(net.getUnconnectedOutLayersNames())
+    except cv2.error as error:
+        print(error)  # noqa: T201
+        return 1
+    np.savez(outputs, *results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
