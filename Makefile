@@ -4,7 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# The demo needs ONNX alone; the tests run every format (two gigabytes more).
 EXTRAS := onnx,timm,hf,dev
+INSTALLED_ALL := .venv/.installed-all
 MORE_EXTRAS := tflite,coreml
 DEMO := demo-out
 
@@ -20,12 +22,11 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
 
-# Everything: the tests that take minutes, and those of TFLite and Core ML, which skip without their extras.
+# Everything, the tests that take minutes as well.
 test-all: lint
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(MORE_EXTRAS)]"
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED) build/lint
+lint: $(INSTALLED_ALL) build/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p edgevit
@@ -44,6 +45,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@# torch first and by its exact version: a range lets pip choose a build of several gigabytes.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(INSTALLED_ALL): $(INSTALLED)
+	@echo "installing the converters of TFLite and Core ML"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(MORE_EXTRAS)]"
 	@touch $@
 
 clean:

@@ -43,7 +43,8 @@ def group_norm_to_layer_norm(program: Program) -> Program:
 
     Result::
 
-        y = layer_norm(x, [channels, height, width], eps) * weight[None, :, None, None] + bias[None, :, None, None]
+        scaled = layer_norm(x, [channels, height, width], eps)
+        y = scaled * weight[None, :, None, None] + bias[None, :, None, None]
 
     Where the device computes in half precision, the kernel rounds once and its decomposition six times.
     """
