@@ -19,12 +19,13 @@ demo: $(INSTALLED)
 		--input-size 64 --resize 64x64 --interpolation bicubic --mean 0.5 --std 0.5 \
 		--data build/digits/test --output $(DEMO) --force
 
+# Many small graphs one after another: more threads than one cost more than they bring.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
 # Everything, the tests that take minutes as well.
 test-all: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(INSTALLED_ALL) build/lint
 	$(BIN)/ruff check .

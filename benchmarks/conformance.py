@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.tables import write_table  # noqa: E402
 from edgevit.export.formats import FORMATS  # noqa: E402
-from tests.conformance import MISSES, PRECISIONS, Cell, try_cell  # noqa: E402
+from tests.conformance import HALF, MISSES, PRECISIONS, Cell, half_rounding, try_cell  # noqa: E402
 from tests.zoo import MODELS  # noqa: E402
 
 COLUMNS = [(format_, precision) for format_ in FORMATS for precision in PRECISIONS]
@@ -27,6 +27,14 @@ def shown(cell: Cell, note: int | None) -> str:
     if cell.passed:
         return figure
     return f"~~{figure}~~ [{note or '?'}]"
+
+
+def measured(reason: str) -> str:
+    """The figures behind a reason."""
+    if reason != HALF:
+        return "."
+    models = dict.fromkeys(model for (model, *_), given in MISSES.items() if given == HALF)
+    return f" ({', '.join(f'{model} by {half_rounding(model):.0e}' for model in models)})."
 
 
 def main() -> None:
@@ -52,7 +60,7 @@ def main() -> None:
         rows.append(f"| {model} | {' | '.join(texts)} |")
         print(rows[-1], flush=True)
     share = f"{passed} of {total} cells pass ({100 * passed / total:.1f} %)."
-    notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)]
+    notes = [f"[{number}] {reason}{measured(reason)}" for number, reason in enumerate(reasons, 1)]
     print(share)
     if options.write:
         write_table(

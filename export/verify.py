@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgevit.errors import EdgevitError
 from edgevit.evaluation import Runnable, percent
 from edgevit.export.artefacts import metadata_of, open_artefact
+from edgevit.graph.card import Preprocessing
 from edgevit.graph.program import Program
 from edgevit.images import ImageReader, OnBadImage, open_folder
 
@@ -95,7 +96,7 @@ def verify(
     Args:
         artefact: the exported file.
         against: the Program, or its ``.pt2``.
-        data: a folder of images to run; None runs normally distributed noise with a fixed seed.
+        data: a folder of images to run; None runs noise with a fixed seed.
         samples: number of inputs.
         tolerance: largest relative difference that passes; None takes that of the precision which the
             ``metadata.json`` beside the artefact states, and of float32 where there is none.
@@ -133,11 +134,22 @@ def _inputs(
     program: Program, data: str | Path | None, samples: int, on_bad_image: OnBadImage
 ) -> tuple[Array, str]:
     if data is None:
-        shape = (samples, *program.card.preprocessing.input_shape)
-        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32), "seeded noise"
+        return noise(program.card.preprocessing, samples), "seeded noise"
     folder = open_folder(data).sample(samples)
     reader = ImageReader(folder, program.card.preprocessing, on_bad_image=on_bad_image)
     return reader.read_all(), f"images of {data}"
+
+
+def noise(preprocessing: Preprocessing, count: int, seed: int = 0) -> Array:
+    """Prepared images (or clips) of noise: every pixel one of the 256 values that a real one has.
+
+    float16 holds those exactly; a fraction between them would be rounded by an image input, which no
+    photograph is.
+    """
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, *preprocessing.input_shape))
+    mean, std = (np.reshape(values, (-1, 1, 1)) for values in (preprocessing.mean, preprocessing.std))
+    prepared: Array = ((pixels / 255 - mean) / std).astype(np.float32)
+    return prepared
 
 
 def compare(

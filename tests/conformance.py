@@ -7,13 +7,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from edgevit.errors import EdgevitError
 from edgevit.export.formats import FORMATS, ExportChoices
-from edgevit.export.verify import TOLERANCES, compare
+from edgevit.export.verify import TOLERANCES, compare, noise
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
-from tests.zoo import MODELS, VIDEO, example
+from edgevit.graph.rewrites import prepare_for_export
+from tests.zoo import MODELS, VIDEO
 
 PRECISIONS = ("fp32", "fp16")
 # Model, format, precision.
@@ -22,8 +27,9 @@ CELLS: tuple[Key, ...] = tuple(
     (model, format_, precision) for model in MODELS for format_ in FORMATS for precision in PRECISIONS
 )
 
+HALF = "float16 itself: the Program differs as much from itself when torch rounds every result to float16"
 # What a cell misses, and the exact reason. A cell that comes to pass has to leave this list.
-MISSES: dict[Key, str] = {}
+MISSES: dict[Key, str] = {("mobilevitv2_050", "coreml", "fp16"): HALF}
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,33 @@ def program_of(name: str) -> Program:
     )
 
 
+class _Rounding(torch.fx.Interpreter):
+    """A graph whose every result is rounded to float16."""
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        return tree_map(_rounded, super().run_node(n))
+
+
+def _rounded(value: Any) -> Any:
+    is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.half().float() if is_float else value
+
+
+def half_rounding(name: str) -> float:
+    """How far rounding to float16 moves a model by itself, in torch: relative as a cell is."""
+    program = prepare_for_export(program_of(name).with_batch(2))
+    inputs = torch.from_numpy(noise(program.card.preprocessing, 2, seed=3))
+    with torch.no_grad():
+        expected = program.module(inputs)
+        found = tree_leaves(_Rounding(program.module).run(inputs))[0]
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
 def try_cell(key: Key) -> Cell:
     """Export, run, compare."""
     name, format_name, precision = key
     program, format_ = program_of(name), FORMATS[format_name]
-    inputs = example(program.card.preprocessing.input_shape, 2, seed=3).numpy()
+    inputs = noise(program.card.preprocessing, 2, seed=3)
     with TemporaryDirectory() as folder:
         path = Path(folder) / format_.file
         started = time.perf_counter()

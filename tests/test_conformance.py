@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgevit.export.formats import FORMATS
-from tests.conformance import CELLS, MISSES, PRECISIONS, try_cell
+from tests.conformance import CELLS, HALF, MISSES, PRECISIONS, half_rounding, try_cell
 from tests.zoo import MODELS
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
@@ -25,6 +25,8 @@ def test_a_model_computes_the_same_in_every_format(key):
     cell = try_cell(key)
     if key in MISSES:
         assert not cell.passed, f"it passes now ({cell.rel}): take it out of MISSES"
+        assert MISSES[key] == HALF
+        assert cell.rel <= 1.5 * half_rounding(key[0]), "the reason does not explain it"
     else:
         assert cell.passed, cell.refusal or f"differs by {cell.rel:.1e}"
 
@@ -41,4 +43,4 @@ def test_the_documented_table_has_every_model_in_every_format():
     assert all(len(cells[name]) == len(FORMATS) * len(PRECISIONS) for name in MODELS)
     for (name, *_), reason in MISSES.items():
         assert any("[" in cell for cell in cells[name])
-        assert reason in " ".join(DOCUMENT.read_text().split())
+        assert reason in DOCUMENT.read_text()
