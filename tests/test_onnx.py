@@ -23,29 +23,9 @@ from edgevit.graph.capture import capture
 from edgevit.graph.card import Card
 from edgevit.graph.program import Program
 from tests.rewrites.helpers import Function
-from tests.zoo import TIMM
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-
-
-FAST = ["mobilevit_xxs"]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in TIMM if name not in FAST]
-# At 64 pixels its last group norms enlarge rounding: torch itself is 1.5e-5 from float64 for one image.
-ROUNDING = {"mobilevitv2_050": 2e-5}
-
-
-@pytest.mark.parametrize("name", [*FAST, *SLOW])
-def test_the_ten_models_are_captured_and_exported_exactly(name, tmp_path):
-    pytest.importorskip("timm")
-    model, shape = TIMM[name]()
-    program = capture(model, input_size=shape[1:], mean=(0.5,) * 3, std=(0.5,) * 3, name=name)
-    assert program.batch is None, program.card.steps[0].measured
-    (parity,) = export(program, output=tmp_path).artefacts[0].verification.outputs
-    tolerance = ROUNDING.get(name, 1e-5)
-    assert parity.rel <= tolerance
-    assert parity.passed or tolerance > 1e-5
-    assert parity.top1_agreement == 100.0
 
 
 @pytest.mark.parametrize("batch", [1, 3, "dynamic"])

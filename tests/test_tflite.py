@@ -26,18 +26,6 @@ from edgevit.export.tflite import (
 LABELS = ("tench", "goldfish", "white shark", "tiger shark", "hammerhead")
 TOLERANCES = {"fp32": 1e-5, "fp16": 5e-3}
 
-MODELS = [
-    "deit_tiny_patch16_224",
-    "mobilevit_xxs",
-    "mobilevitv2_050",
-    "efficientformer_l1",
-    "efficientformerv2_s0",
-    "levit_128s",
-    "edgenext_xx_small",
-    "fastvit_t8",
-    "tiny_vit_5m_224",
-    "swin_tiny_patch4_window7_224",
-]
 # Transposes that may be left in a channels-last file: what attention over heads, patches and windows
 # needs, by the numbers of blocks. Convolutional stages have none.
 TRANSPOSES = {
@@ -294,7 +282,7 @@ def from_timm(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TRANSPOSES)
 def test_models_of_the_field(tmp_path, name):
     from edgevit.graph.torchvision_shim import make_torchvision_importable
 
