@@ -34,6 +34,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.models import MODELS  # noqa: E402
 from benchmarks.tables import write_table  # noqa: E402
 from edgevit.export.formats import FORMATS, ExportChoices  # noqa: E402
 from edgevit.graph.capture import capture  # noqa: E402
@@ -41,19 +42,6 @@ from edgevit.graph.torchvision_shim import make_torchvision_importable  # noqa: 
 
 make_torchvision_importable()
 import timm  # noqa: E402
-
-MODELS = (
-    "deit_tiny_patch16_224",
-    "mobilevit_xxs",
-    "mobilevitv2_050",
-    "efficientformer_l1",
-    "efficientformerv2_s0",
-    "levit_128s",
-    "edgenext_xx_small",
-    "fastvit_t8",
-    "tiny_vit_5m_224",
-    "swin_tiny_patch4_window7_224",
-)
 
 WARM_UP = "vit_tiny_patch16_224"
 

@@ -22,6 +22,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.models import MODELS  # noqa: E402
+from benchmarks.tables import write_table  # noqa: E402
 from edgevit.export.onnx import OnnxArtefact, to_onnx  # noqa: E402
 from edgevit.export.onnx.contest import Timing, time_in_turns  # noqa: E402
 from edgevit.export.onnx.opencv import opencv_verdict  # noqa: E402
@@ -34,25 +36,12 @@ from tests.zoo import example, rerandomise, settle  # noqa: E402
 make_torchvision_importable()
 import timm  # noqa: E402
 
-MODELS = (
-    "deit_tiny_patch16_224",
-    "mobilevit_xxs",
-    "mobilevitv2_050",
-    "efficientformer_l1",
-    "efficientformerv2_s0",
-    "levit_128s",
-    "edgenext_xx_small",
-    "fastvit_t8",
-    "tiny_vit_5m_224",
-    "swin_tiny_patch4_window7_224",
-)
 VARIANTS: dict[str, dict[str, object]] = {
     "opset 20": {},
     "opset 23": {"opset": 23},
     "fused for ONNX Runtime": {"optimize": "ort"},
     "float16": {"precision": "fp16"},
 }
-BEGIN, END = "<!-- table: benchmarks/onnx_variants.py -->", "<!-- end of table -->"
 HEADER = (
     "| model | variant | nodes | MB | relative error | median ms | over opset 20 | OpenCV dnn |\n"
     "|---|---|---|---|---|---|---|---|"
@@ -112,14 +101,6 @@ def measure(name: str, folder: Path, runs: int, threads: int) -> list[str]:
     return [row(name, variant, timing, timings[0]) for variant, timing in zip(variants, timings, strict=True)]
 
 
-def write_table(document: Path, table: str) -> None:
-    """Replace what stands between the markers."""
-    text = document.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -136,7 +117,7 @@ def main() -> None:
             print("\n".join(found), flush=True)
             rows += found
     if options.write:
-        write_table(options.write, "\n".join(rows))
+        write_table(options.write, "onnx_variants.py", "\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,10 @@ def _chosen(device: DeviceProfile, name: str, given: ExportChoices) -> TargetCho
     if backend is None:
         raise EdgevitError(f"--target: {device.title} runs no float {name}; quantize the model first")
     wanted = ExportChoices(precision=_precision(backend))
+    if name == "onnx":
+        # Of the ways to run ONNX only ONNX Runtime's own kernels know opset 23's Attention, and they are no
+        # faster for it (docs/onnx.md).
+        wanted = replace(wanted, opset=20)
     if name == "tflite":
         # What Android's image libraries hand over; and one transpose less.
         wanted = replace(wanted, layout="nhwc")

@@ -56,7 +56,7 @@ def program_of(name: str) -> Program:
     return capture(
         module,
         input_size=(shape[-2], shape[-1]),
-        # Noise of any pixel value then has mean 0 and variance 1, for which the zoo's batch norms are settled.
+        # Noise then has mean 0 and variance 1, for which the batch norms of the zoo are settled.
         mean=(0.5,) * 3,
         std=(0.29,) * 3,
         frames=shape[0] if name in VIDEO else None,
