@@ -75,11 +75,10 @@ def to_coreml(
     extras.require("coreml", "Core ML export")
     program = resize_to_matmul(group_norm_to_layer_norm(prepare_for_export(program.with_batch(1))))
     deployed = for_image_input(program) if inputs == "image" else program
-    exported = deployed.exported.run_decompositions(decompositions())
     try:
         with quiet_coremltools():
             model = _converted(
-                exported, program.card, precision=precision, minimum_ios=minimum_ios, inputs=inputs
+                deployed.exported, program.card, precision=precision, minimum_ios=minimum_ios, inputs=inputs
             )
             _describe(model, program.card)
             model.save(str(path))
@@ -131,7 +130,7 @@ def _converted(
         classifier = ct.ClassifierConfig(_distinct(card.labels or ()), LABEL_NAME, PROBABILITIES_NAME)
     with converter_shims():
         return ct.convert(
-            exported,
+            exported.run_decompositions(decompositions()),
             convert_to="mlprogram",
             inputs=[_input_type(ct, card.preprocessing, inputs)],
             outputs=[ct.TensorType(name=name, dtype=np.float32) for name in names],

@@ -92,8 +92,8 @@ def _chosen(device: DeviceProfile, name: str, given: ExportChoices) -> TargetCho
         raise EdgevitError(f"--target: {device.title} runs no float {name}; quantize the model first")
     wanted = ExportChoices(precision=_precision(backend))
     if name == "onnx":
-        # Of the ways to run ONNX only ONNX Runtime's own kernels know opset 23's Attention, and they are no
-        # faster for it (docs/onnx.md).
+        # No accelerator's provider takes opset 23's Attention (export/placement/tables), and the CPU, which
+        # does, is no faster for it (docs/onnx.md).
         wanted = replace(wanted, opset=20)
     if name == "tflite":
         # What Android's image libraries hand over; and one transpose less.
@@ -104,7 +104,7 @@ def _chosen(device: DeviceProfile, name: str, given: ExportChoices) -> TargetCho
 
 
 def _precision(backend: Backend) -> str:
-    """float16 where a unit beside the CPU computes in it: half the bytes, twice the rate."""
+    """float16 where a unit beside the CPU computes in it: half the bytes to move."""
     if "fp32" not in backend.precisions or (backend.unit != "cpu" and "fp16" in backend.precisions):
         return "fp16"
     return "fp32"

@@ -127,7 +127,11 @@ def test_several_outputs_keep_their_order_and_names(tmp_path):
 
 def test_what_is_said_of_the_file_is_so(files):
     path, info = files["fp32", "nhwc"]
-    assert (info.format, info.precision, info.options) == ("tflite", "fp32", {"batch": 1, "layout": "nhwc"})
+    assert (info.format, info.precision, info.options) == (
+        "tflite",
+        "fp32",
+        {"batch": 1, "layout": "nhwc", "transposes": 4},
+    )
     assert (info.sha256, info.bytes) == (sha256_of(path), path.stat().st_size)
     assert [(tensor.name, tensor.shape, tensor.dtype) for tensor in (*info.inputs, *info.outputs)] == [
         ("image", (1, 16, 24, 3), "float32"),

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_coremltools() -> Iterator[None]:
-    """Silence coremltools within the block; what it raises still comes through."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence coremltools, and torchao which it imports, within the block; what is raised comes through."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
