@@ -36,7 +36,8 @@ class Timing:
 def time_in_turns(files: list[bytes], *, runs: int = RUNS, threads: int | None = None) -> list[Timing]:
     """Time serialised models in ONNX Runtime on the CPU, one run of each at a time.
 
-    Taking turns, whatever else the machine does slows all of them.
+    Taking turns, whatever else the machine does slows all of them. The order is drawn anew every round:
+    the file before has left the caches full of its own weights.
 
     Args:
         files: of one image input each; a dynamic batch is run with one image.
@@ -45,11 +46,13 @@ def time_in_turns(files: list[bytes], *, runs: int = RUNS, threads: int | None =
     """
     sessions = [_session(content, threads) for content in files]
     samples: list[list[float]] = [[] for _ in files]
+    order = np.random.default_rng(0)
     for _ in range(WARM_UP + runs):
-        for (session, feed), taken in zip(sessions, samples, strict=True):
+        for index in order.permutation(len(files)):
+            session, feed = sessions[index]
             started = time.perf_counter()
             session.run(None, feed)
-            taken.append(1000 * (time.perf_counter() - started))
+            samples[index].append(1000 * (time.perf_counter() - started))
     return [Timing(tuple(taken[WARM_UP:])) for taken in samples]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -38,10 +39,11 @@ def fuse(model: Any) -> tuple[Any, dict[str, int]]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """It logs what it did not find, and that the file is not from the producer it expects."""
+    """It logs and prints what it did not find, and that the file is not from the producer it expects."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(disabled)
