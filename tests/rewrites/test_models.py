@@ -11,13 +11,15 @@ from tests.zoo import MODELS, example
 
 FAST = ["mobilevit_xxs", "hf_levit", "hf_swin", "videomae"]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name not in FAST]
+# At 64 pixels its last group norms enlarge rounding: torch itself is 1.5e-5 from float64.
+ROUNDING = {"mobilevitv2_050": 2e-5}
 
 
 @pytest.mark.parametrize("name", [*FAST, *SLOW])
 def test_a_prepared_model_computes_what_it_did(name):
     original = program_of(*MODELS[name]())
     prepared = prepare_for_export(original)
-    assert_same_function(prepared, original, tolerance=1e-5)
+    assert_same_function(prepared, original, tolerance=ROUNDING.get(name, 1e-5))
     assert prepared.exported._guards_code == original.exported._guards_code
     assert prepare_for_export(prepared) is prepared
     assert largest_rank(prepared) <= 5
