@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Libraries that `make test` does without, by the format that needs them.
+# Libraries that a smaller installation lacks, by the format that needs them.
 FORMATS = {"tflite": "litert_torch", "coreml": "coremltools"}
 BLOCK = re.compile(r"^```(bash|python) run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -107,8 +107,10 @@ def _reason(error: Exception) -> str:
 
 
 def _import_converter() -> ModuleType:
-    # Its C++ part writes to the terminal by itself, as this variable says when it is loaded.
+    # Its C++ part writes to the terminal by itself, as these say when it is loaded: the second keeps it
+    # from announcing a library for arithmetic that a conversion does not do.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # It imports transformers, which imports torchvision.
     make_torchvision_importable()
     litert_torch = extras.load("litert_torch", "tflite", "TFLite export")
