@@ -287,7 +287,7 @@ def _report(deployment: Deployment, folder: ImageFolder) -> Report:
             skipped=deployment.evaluation.skipped,
         ),
         pipeline=tuple(StageSection(name, seconds) for name, seconds in deployment.stages),
-        artefacts=tuple(_artefact_section(item, deployment.device) for item in deployment.artefacts),
+        artefacts=tuple(_artefact_section(item) for item in deployment.artefacts),
         mistakes=_mistake_sections(deployment),
     )
 
@@ -313,7 +313,7 @@ def _model_section(deployment: Deployment) -> ModelSection:
     )
 
 
-def _artefact_section(item: DeployedArtefact, device: DeviceProfile | None) -> ArtefactSection:
+def _artefact_section(item: DeployedArtefact) -> ArtefactSection:
     info, verification = item.exported.info, item.exported.verification
     return ArtefactSection(
         file=item.exported.path.name,
@@ -330,17 +330,14 @@ def _artefact_section(item: DeployedArtefact, device: DeviceProfile | None) -> A
         top5=item.evaluation.top5,
         agreement=item.agreement,
         latency=item.latency.summary(),
-        placement=_placement(item, device),
+        placement=_placement(item),
     )
 
 
-def _placement(item: DeployedArtefact, device: DeviceProfile | None) -> Placement | None:
-    """Where its operators can run, on the device where there is one; the file by its name alone."""
+def _placement(item: DeployedArtefact) -> Placement | None:
+    """Where its operators can run, the file by its name alone."""
     found = item.exported.placement
-    if found is None:
-        return None
-    found = dataclasses.replace(found, artefact=item.exported.path.name)
-    return found if device is None else found.on(device)
+    return None if found is None else dataclasses.replace(found, artefact=item.exported.path.name)
 
 
 def _mistake_sections(deployment: Deployment) -> tuple[MistakeSection, ...]:

@@ -17,7 +17,7 @@ from edgevit.export.target import best_formats, choose_for
 from edgevit.export.verify import Verification, verify
 from edgevit.files import check_output, staged_folder
 from edgevit.graph.program import Program
-from edgevit.profiles import load_profile
+from edgevit.profiles import DeviceProfile, load_profile
 from edgevit.progress import working
 
 
@@ -30,7 +30,7 @@ class ExportedArtefact:
         info: what it holds.
         seconds: how long the conversion took.
         verification: the comparison with the Program; None where it was not wanted.
-        placement: where its operators can run.
+        placement: where its operators can run, on the target device or anywhere.
     """
 
     path: Path
@@ -117,7 +117,8 @@ def export(
         coreml_input=coreml_input,
         minimum_ios=minimum_ios,
     )
-    plan = _plan(to, target, choices)
+    device = None if target is None else load_profile(target)
+    plan = _plan(to, device, choices)
     formats = [FORMATS[name] for name in plan]
     for format_ in formats:
         extras.require(format_.extra, f"exporting {format_.file}")
@@ -134,7 +135,9 @@ def export(
             artefacts.append(ExportedArtefact(stage / format_.file, info, seconds, None))
         metadata = Metadata(card=program.card, artefacts={item.path.name: item.info for item in artefacts})
         metadata.write(stage / METADATA_FILE)
-        artefacts = [dataclasses.replace(item, placement=placement(item.path)) for item in artefacts]
+        artefacts = [
+            dataclasses.replace(item, placement=placement(item.path, device=device)) for item in artefacts
+        ]
         if verify_artefacts:
             artefacts = [_verified(item, program, data, strict=strict) for item in artefacts]
     reasons = tuple(chosen.reason for chosen in plan.values() if chosen.reason)
@@ -149,8 +152,9 @@ class _Planned:
     reason: str | None = None
 
 
-def _plan(to: Sequence[str] | None, target: str | None, choices: ExportChoices) -> dict[str, _Planned]:
-    device = None if target is None else load_profile(target)
+def _plan(
+    to: Sequence[str] | None, device: DeviceProfile | None, choices: ExportChoices
+) -> dict[str, _Planned]:
     default = ("onnx",) if device is None else best_formats(device)
     names = default if to is None else to
     check_formats(names, choices)

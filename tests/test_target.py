@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from edgevit.cli.output import operators_line
 from edgevit.errors import EdgevitError
 from edgevit.export.exporting import export
 from edgevit.export.formats import FORMATS, ExportChoices
@@ -69,4 +72,7 @@ def test_an_export_says_what_the_target_asked_for(tiny_program, tmp_path):
     assert result.target == ("tflite: for GPU delegate on the gpu, precision fp16, layout nhwc",)
     (artefact,) = result.artefacts
     assert (artefact.info.precision, artefact.info.options["layout"]) == ("fp16", "nhwc")
+    assert artefact.placement.device == "Google Pixel 8"
+    line = operators_line(artefact.placement)
+    assert re.search(r"; XNNPACK takes \d+; GPU delegate takes \d+ in \d+ partitions$", line), line
     assert result.passed

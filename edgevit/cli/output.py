@@ -14,7 +14,7 @@ import click
 from edgevit import progress
 
 if TYPE_CHECKING:
-    from edgevit.export.placement import Placement
+    from edgevit.export.placement import BackendPlacement, Placement
 
 TICK, CROSS = "-[x]", "-[ ]"
 
@@ -60,9 +60,15 @@ def megabytes(size: int) -> str:
 
 
 def operators_line(placement: Placement) -> str:
-    """How many operators a file has, and how many of them what runs it first takes."""
+    """How many operators a file has, and how many its runtime takes: on a device, each way to run it."""
     count = placement.transposes
     transposes = "1 transpose" if count == 1 else f"{count} transposes"
     line = f"ops: {placement.total} in {len(placement.operators)} kinds, {transposes}"
-    first = placement.default
-    return line if first is None else f"{line}; {first.via} takes {first.taken}"
+    first = () if placement.default is None else (placement.default,)
+    backends = first if placement.device is None else placement.backends
+    return "; ".join([line, *map(_takes, backends)])
+
+
+def _takes(backend: BackendPlacement) -> str:
+    pieces = f" in {backend.partitions} partitions" if backend.partitions > 1 else ""
+    return f"{backend.via} takes {backend.taken}{pieces}"
