@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgevit.export.formats import FORMATS
-from tests.conformance import CELLS, HALF, MISSES, PRECISIONS, half_rounding, try_cell
+from edgevit.export.formats import FORMATS, ExportChoices
+from edgevit.export.verify import TOLERANCES, compare, noise
+from tests.conformance import CELLS, HALF, MISSES, PRECISIONS, half_rounding, program_of, try_cell
 from tests.zoo import MODELS
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
@@ -16,10 +17,31 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
 FAST = {"mobilevit_xxs", "hf_swin", "vivit"}
 
 
-@pytest.mark.parametrize(
-    "key",
-    [pytest.param(key, id="-".join(key), marks=() if key[0] in FAST else pytest.mark.slow) for key in CELLS],
-)
+def speed(model):
+    return () if model in FAST else pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=speed(name)) for name in MODELS])
+def test_a_model_takes_any_batch_in_onnx(name, tmp_path):
+    pytest.importorskip("onnxscript")
+    program = program_of(name)
+    assert program.batch is None, program.card.steps[0].measured
+    format_ = FORMATS["onnx"]
+    format_.export(program, tmp_path / format_.file, ExportChoices(batch="dynamic"))
+    artefact = format_.open(tmp_path / format_.file)
+    assert artefact.batch is None
+    parity = compare(
+        artefact,
+        program,
+        noise(program.card.preprocessing, 3),
+        described="noise",
+        tolerance=TOLERANCES["fp32"],
+        name=name,
+    )
+    assert parity.passed, parity.outputs[0].explain()
+
+
+@pytest.mark.parametrize("key", [pytest.param(key, id="-".join(key), marks=speed(key[0])) for key in CELLS])
 def test_a_model_computes_the_same_in_every_format(key):
     pytest.importorskip({"onnx": "onnxscript", "tflite": "litert_torch", "coreml": "coremltools"}[key[1]])
     cell = try_cell(key)
