@@ -138,7 +138,10 @@ def main(runtime: str) -> None:
                     kind, dtype, said = result
                     found.setdefault(kind, {}).setdefault(dtype, {}).setdefault(name, []).append(said)
         except EOFError:
-            pass
+            # The worker's end of the pipe closed: it is done, or the runtime took it down, and the next
+            # worker goes on behind that test.
+            if not done:
+                print(f"{runtime} crashed in test {start - 1}", file=sys.stderr)
         process.kill()
         process.join()
     json.dump(found, sys.stdout, indent=1, sort_keys=True)
