@@ -1,0 +1,142 @@
+"""Where the graph computes in integers: a level for every operation, and the grids that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from torch.fx import Graph, Node
+
+from edgevit.graph.rewriting import is_call
+from edgevit.quant.grids import ActivationGrid
+from edgevit.quant.operators import (
+    FIXED,
+    FUSED_ACTIVATIONS,
+    MOVES,
+    input_of,
+    is_activation,
+    is_layer,
+)
+
+
+class Level(IntEnum):
+    """How much of an operation is computed on integers."""
+
+    FLOAT = 0
+    #: Its weight alone is stored as integers.
+    WEIGHTS = 1
+    #: It multiplies integers, and gives floats: what ONNX Runtime's matrix kernels do fastest.
+    INPUTS = 2
+    #: Integers in, integers out: what TFLite's kernels and integer-only devices need.
+    INTEGER = 3
+
+
+Levels = Mapping[str, Level]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Values that share one grid, because operations that only move data stand between them.
+
+    Attributes:
+        values: names of nodes, in graph order.
+        fixed: the grid, where a kernel dictates it.
+    """
+
+    values: tuple[str, ...]
+    fixed: ActivationGrid | None = None
+
+
+def level_of(node: Node, levels: Levels) -> Level:
+    """An operation's level; FLOAT where none is set."""
+    return levels.get(node.name, Level.FLOAT)
+
+
+def gives_integers(node: Node, levels: Levels) -> bool:
+    """Whether all that read the node find integers there."""
+    return level_of(node, levels) == Level.INTEGER and not _is_absorbed(node, levels)
+
+
+def reads_integers(node: Node, levels: Levels) -> bool:
+    """Whether the node reads its activations as integers."""
+    return level_of(node, levels) >= Level.INPUTS and not _follows_absorbed(node, levels)
+
+
+def with_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
+    """The levels, with every operation integer that moves nothing but integers."""
+    result = dict(levels)
+    for node in graph.nodes:
+        if is_call(node, MOVES) and all(gives_integers(source, result) for source in _activations(node)):
+            result[node.name] = Level.INTEGER
+    return result
+
+
+def groups(graph: Graph, levels: Levels) -> tuple[Group, ...]:
+    """The values that need a grid, together with those that share it."""
+    quantized = [node for node in graph.nodes if is_activation(node) and needs_grid(node, levels)]
+    parent: dict[Node, Node] = {node: node for node in quantized}
+
+    def root(node: Node) -> Node:
+        while parent[node] is not node:
+            node = parent[node]
+        return node
+
+    for node in quantized:
+        for source in _moved(node, levels):
+            if source in parent:
+                first, second = sorted((root(node), root(source)), key=quantized.index)
+                parent[second] = first
+    members: dict[Node, list[Node]] = {}
+    for node in quantized:
+        members.setdefault(root(node), []).append(node)
+    return tuple(_group(nodes, levels) for nodes in members.values())
+
+
+def needs_grid(node: Node, levels: Levels) -> bool:
+    """Whether anything reads the value, or anything of it, as integers."""
+    return gives_integers(node, levels) or any(is_read_as_integer(node, user, levels) for user in node.users)
+
+
+def is_read_as_integer(value: Node, user: Node, levels: Levels) -> bool:
+    """Whether one of a value's users reads it as integers, and not as its weight or bias."""
+    return reads_integers(user, levels) and (not is_layer(user) or input_of(user) is value)
+
+
+def _group(nodes: list[Node], levels: Levels) -> Group:
+    fixed = [FIXED[node.target] for node in nodes if node.target in FIXED and gives_integers(node, levels)]
+    return Group(tuple(node.name for node in nodes), fixed[0] if fixed else None)
+
+
+def _moved(node: Node, levels: Levels) -> list[Node]:
+    """The values whose integers an integer move only puts elsewhere."""
+    if not (is_call(node, MOVES) and gives_integers(node, levels)):
+        return []
+    sources = _activations(node)
+    # The parts of a split are read through a tuple, which is no tensor itself.
+    return [
+        origin for source in sources for origin in (_activations(source) if _is_tuple(source) else [source])
+    ]
+
+
+def _activations(node: Node) -> list[Node]:
+    return [source for source in node.all_input_nodes if _is_tuple(source) or is_activation(source)]
+
+
+def _is_tuple(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), tuple | list)
+
+
+def _is_absorbed(node: Node, levels: Levels) -> bool:
+    """Whether the one reader is an activation function that runtimes compute inside the layer."""
+    if not is_layer(node) or len(node.users) != 1:
+        return False
+    user = next(iter(node.users))
+    return is_call(user, FUSED_ACTIVATIONS) and level_of(user, levels) == Level.INTEGER
+
+
+def _follows_absorbed(node: Node, levels: Levels) -> bool:
+    if not is_call(node, FUSED_ACTIVATIONS):
+        return False
+    source = node.all_input_nodes[0]
+    return level_of(source, levels) == Level.INTEGER and _is_absorbed(source, levels)
