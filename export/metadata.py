@@ -14,7 +14,8 @@ METADATA_FILE = "metadata.json"
 # The key under which formats with free-form metadata carry the card's JSON.
 CARD_KEY = "edgevit.card"
 
-Precision = Literal["fp32", "fp16"]
+# "int8": quantized, its integers stored as int8 or less; the options say how many bits, and what floats are.
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class _Frozen(BaseModel):
