@@ -74,6 +74,7 @@ def export(
     optimize: str | None = None,
     check_opencv: bool | None = None,
     layout: str | None = None,
+    integer_io: bool | None = None,
     coreml_input: str | None = None,
     minimum_ios: str | None = None,
     data: str | Path | None = None,
@@ -95,6 +96,7 @@ def export(
         optimize: see `ExportChoices`.
         check_opencv: see `ExportChoices`.
         layout: see `ExportChoices`.
+        integer_io: see `ExportChoices`.
         coreml_input: see `ExportChoices`.
         minimum_ios: see `ExportChoices`.
         data: a folder of images to verify on; None verifies on noise.
@@ -114,6 +116,7 @@ def export(
         optimize=optimize,
         check_opencv=check_opencv,
         layout=layout,
+        integer_io=integer_io,
         coreml_input=coreml_input,
         minimum_ios=minimum_ios,
     )

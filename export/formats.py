@@ -60,6 +60,7 @@ class ExportChoices:
         optimize: "ort" fuses operators into ONNX Runtime's own (ONNX).
         check_opencv: also run the file in OpenCV's dnn and say what came of it (ONNX).
         layout: of the input, "nchw" or "nhwc" (TFLite). Default "nchw".
+        integer_io: let a quantized model take and give integers (TFLite). Default float32.
         coreml_input: "image" or "tensor" (Core ML). Default "image".
         minimum_ios: "16", "17" or "18" (Core ML). Default "16".
     """
@@ -70,6 +71,7 @@ class ExportChoices:
     optimize: str | None = None
     check_opencv: bool | None = None
     layout: str | None = None
+    integer_io: bool | None = None
     coreml_input: str | None = None
     minimum_ios: str | None = None
 
@@ -130,7 +132,7 @@ FORMATS: dict[str, Format] = {
     "tflite": Format(
         file="model.tflite",
         extra="tflite",
-        choices={"precision": "precision", "layout": "layout"},
+        choices={name: name for name in ("precision", "layout", "integer_io")},
         writer="edgevit.export.tflite:to_tflite",
         opener="edgevit.export.tflite:TfliteArtefact",
     ),

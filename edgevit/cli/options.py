@@ -153,6 +153,12 @@ def export_choices(function: F) -> F:
             "--check-opencv", is_flag=True, default=None, help="Also run it in OpenCV's dnn (ONNX)."
         ),
         click.option("--layout", metavar="nchw|nhwc", help="Of the input (TFLite).  [default: nchw]"),
+        click.option(
+            "--integer-io",
+            is_flag=True,
+            default=None,
+            help="Integers in and out of a quantized model (TFLite).",
+        ),
         click.option("--coreml-input", metavar="image|tensor", help="Core ML's input.  [default: image]"),
         click.option("--minimum-ios", metavar="16|17|18", help="Oldest iOS (Core ML).  [default: 16]"),
     )(function)

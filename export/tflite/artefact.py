@@ -27,6 +27,9 @@ Array = npt.NDArray[np.float32]
 # LiteRT, and the name it had before: a device may have only the older one.
 _RUNTIMES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 
+# What a quantized input or output is stored as.
+_INTEGERS = ("int8", "uint8", "int16")
+
 
 @dataclass(frozen=True)
 class TfliteArtefact:
@@ -87,7 +90,9 @@ class TfliteArtefact:
             path=path,
             interpreter=interpreter,
             layout=layout,
-            input=stored.model_copy(update={"shape": tuple(stored.shape[axis] for axis in order)}),
+            input=TensorInfo(
+                name=stored.name, shape=tuple(stored.shape[axis] for axis in order), dtype="float32"
+            ),
             stored_input=stored,
             outputs=tuple(_tensor(details) for details in interpreter.get_output_details()),
             embedded_card=card_in(content, str(path)),
@@ -115,16 +120,24 @@ class TfliteArtefact:
         return int(self.input.shape[0])
 
     def run(self, images: Array) -> list[Array]:
-        """Outputs for prepared images (n, channels, height, width) or clips float32, any n."""
+        """Outputs for prepared images (n, channels, height, width) or clips float32, any n.
+
+        A file that takes and gives integers is given the images' and their outputs are brought back, by the
+        scales and zero points in it.
+        """
 
         def run_batch(batch: Array) -> list[Array]:
             stored = batch.transpose(inverse(order_from(self.layout, batch.ndim)))
             with self._lock:
-                index = self.interpreter.get_input_details()[0]["index"]
-                self.interpreter.set_tensor(index, np.ascontiguousarray(stored))
+                details = self.interpreter.get_input_details()[0]
+                self.interpreter.set_tensor(
+                    details["index"], np.ascontiguousarray(_quantized(stored, details))
+                )
                 self.interpreter.invoke()
-                details = self.interpreter.get_output_details()
-                return [self.interpreter.get_tensor(output["index"]) for output in details]
+                return [
+                    _dequantized(self.interpreter.get_tensor(output["index"]), output)
+                    for output in self.interpreter.get_output_details()
+                ]
 
         return run_in_batches(run_batch, images, self.batch, fixed=True)
 
@@ -143,12 +156,34 @@ def _stored_input(path: Path, details: list[dict[str, Any]]) -> TensorInfo:
     if len(details) != 1:
         raise EdgevitError(f"{path} has {len(details)} inputs; one image tensor is expected")
     stored = _tensor(details[0])
-    if len(stored.shape) not in (4, 5) or stored.dtype != "float32":
+    # Integers without a scale are not an image: what they stand for is not said.
+    known = stored.dtype == "float32" or (stored.dtype in _INTEGERS and details[0]["quantization"][0] > 0)
+    if len(stored.shape) not in (4, 5) or not known:
         raise EdgevitError(
             f"{path} takes a {stored.dtype} tensor of {len(stored.shape)} dimensions; "
-            "a float32 image of 4, or a clip of 5, is expected"
+            "a float32 or quantized image of 4, or a clip of 5, is expected"
         )
     return stored
+
+
+def _quantized(images: Array, details: dict[str, Any]) -> npt.NDArray[Any]:
+    """Images as a tensor's integers, rounded as the quantizers of PyTorch round; floats as they are."""
+    if details["dtype"] == np.float32:
+        return images
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    stored = np.rint(images * np.float32(1 / scale)) + zero_point
+    clipped: npt.NDArray[Any] = np.clip(stored, limits.min, limits.max).astype(details["dtype"])
+    return clipped
+
+
+def _dequantized(stored: npt.NDArray[Any], details: dict[str, Any]) -> Array:
+    """What a tensor's integers stand for; values of another kind as they are."""
+    scale, zero_point = details["quantization"]
+    if details["dtype"].__name__ not in _INTEGERS or scale == 0:
+        return stored
+    real: Array = (stored.astype(np.float32) - zero_point) * np.float32(scale)
+    return real
 
 
 def _layout(stored: TensorInfo, metadata: TfliteMetadata | None) -> Layout:

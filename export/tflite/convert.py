@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
-from edgevit.export.metadata import ArtefactInfo
+from edgevit.export.metadata import ArtefactInfo, Precision
+from edgevit.export.quantized import describe, is_quantized
 from edgevit.export.tflite.artefact import TfliteArtefact
 from edgevit.export.tflite.check import METADATA_NAME
 from edgevit.export.tflite.counts import count_transposes
 from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer, order_from
+from edgevit.export.tflite.quantized import spell_out_quantizers
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
 from edgevit.graph.hub import first_line
@@ -37,37 +40,61 @@ INPUT_NAME = "image"
 
 
 def to_tflite(
-    program: Program, path: Path, *, precision: TflitePrecision = "fp32", layout: Layout = "nchw"
+    program: Program,
+    path: Path,
+    *,
+    precision: TflitePrecision = "fp32",
+    layout: Layout = "nchw",
+    integer_io: bool = False,
 ) -> ArtefactInfo:
     """Write a TFLite file for one image at a time, with labels, preprocessing and the card inside it.
+
+    A quantized Program becomes integer kernels with its very integers, scales and zero points; where the
+    runtime has no such kernel, as between integers and floats, a float one reads its integers.
 
     Args:
         program: what to export.
         path: the ``.tflite`` file to write.
-        precision: "fp32", or "fp16" for float16 weights computed in float32.
+        precision: "fp32", or "fp16" for float16 weights computed in float32; of what is not quantized.
         layout: of the input: "nchw" as the Program has it, or "nhwc", channels last, which spares the
             runtime a transpose and is what Android's image libraries expect.
+        integer_io: let a quantized file take and give integers, for devices that know nothing else; their
+            scales and zero points stand in the file.
 
     Returns:
         What the file holds.
 
     Raises:
-        EdgevitError: when the graph cannot be converted, or an option is unknown.
+        EdgevitError: when the graph cannot be converted, an option is unknown or not for this program, or
+            the converter changed anything that was quantized.
         MissingDependencyError: without the ``tflite`` extra.
     """
     _check_choice("--precision", precision, get_args(TflitePrecision))
     _check_choice("--layout", layout, get_args(Layout))
+    _check_integers(program, precision, integer_io=integer_io)
     extras.require("tflite", "TFLite export")
     program = spell_out_group_norm(prepare_for_export(program.with_batch(1)))
     with _quiet_converter():
-        content = _describe(_convert(program, layout), program, precision, layout)
-    path.write_bytes(content)
-    return _info(path, precision)
+        model = _converted(program, layout)
+    options = _finish(model, program, precision, integer_io=integer_io)
+    path.write_bytes(_described(model, program, layout))
+    return _info(path, "int8" if is_quantized(program) else precision, options)
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise EdgevitError(f"{option}: {value!r} is unknown; {closest(value, choices)}")
+
+
+def _check_integers(program: Program, precision: str, *, integer_io: bool) -> None:
+    name = program.card.name
+    if is_quantized(program) and precision == "fp16":
+        raise EdgevitError(
+            f"--precision fp16: {name} is quantized, its weights smaller than float16 already; "
+            "leave out --precision"
+        )
+    if integer_io and not is_quantized(program):
+        raise EdgevitError(f"--integer-io: {name} is not quantized; quantize it, or leave the option out")
 
 
 class _Entry(torch.nn.Module):
@@ -87,18 +114,35 @@ class _Entry(torch.nn.Module):
         return self.network(images.permute(self.order))
 
 
-def _convert(program: Program, layout: Layout) -> bytes:
-    """The converter's flatbuffer."""
+def _converted(program: Program, layout: Layout) -> Any:
+    """The converter's ``ModelT``, of integer kernels where quantizers stand around an operator."""
     litert_torch = _import_converter()
+    from edgevit.export.tflite.model import parse
+
+    integer = is_quantized(program)
+    program = spell_out_quantizers(program) if integer else program
     *outer, channels, height, width = (int(size) for size in program.input_shape)
     image = (channels, height, width) if layout == "nchw" else (height, width, channels)
     try:
         with torch.no_grad():
-            converted = litert_torch.convert(_Entry(program, layout), (torch.zeros(*outer, *image),))
-            return bytes(converted.model_content())
+            converted = litert_torch.convert(
+                _Entry(program, layout),
+                (torch.zeros(*outer, *image),),
+                quant_config=_integer_kernels() if integer else None,
+            )
+            return parse(bytes(converted.model_content()))
     # The converter raises whatever its MLIR passes and torch's decompositions raise.
     except Exception as error:
         raise EdgevitError(f"{program.card.name} cannot be written as TFLite: {_reason(error)}") from error
+
+
+def _integer_kernels() -> Any:
+    """What makes the converter fold quantizers into kernels. The scales are the graph's, not this one's."""
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    static = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+    return QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(static))
 
 
 def _reason(error: Exception) -> str:
@@ -131,18 +175,34 @@ def _quiet_converter() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _describe(content: bytes, program: Program, precision: TflitePrecision, layout: Layout) -> bytes:
-    """The finished file: layout and precision as wanted, tensors named, metadata inside."""
-    from ai_edge_litert import schema_py_generated as schema
-
+def _finish(
+    model: Any, program: Program, precision: TflitePrecision, *, integer_io: bool
+) -> dict[str, JsonValue]:
+    """Bring a model to the wanted layout, precision and ends, in place; returns what to say of it."""
+    from edgevit.export.tflite.carried import carry_integers
+    from edgevit.export.tflite.ends import check_integer_ends, float_ends
     from edgevit.export.tflite.half import halve_weights
     from edgevit.export.tflite.layout import remove_transposes
-    from edgevit.export.tflite.model import add_buffer, parse, serialise
 
-    model = parse(content)
     remove_transposes(model)
-    if precision == "fp16":
-        halve_weights(model)
+    if not is_quantized(program):
+        if precision == "fp16":
+            halve_weights(model)
+        return {}
+    options = carry_integers(model, program)
+    if integer_io:
+        check_integer_ends(model, program.card.outputs)
+    else:
+        float_ends(model)
+    return {**describe(program), **options, "integer_io": integer_io}
+
+
+def _described(model: Any, program: Program, layout: Layout) -> bytes:
+    """The finished file: tensors named, metadata inside."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgevit.export.tflite.model import add_buffer, serialise
+
     _name(model, program.card.outputs)
     model.description = f"edgevit {version_of('edgevit') or ''}".strip().encode()
     entry = schema.MetadataT(name=METADATA_NAME.encode())
@@ -165,7 +225,7 @@ def _name(model: Any, outputs: tuple[str, ...]) -> None:
             entry.name = by_tensor[entry.tensorIndex].encode()
 
 
-def _info(path: Path, precision: TflitePrecision) -> ArtefactInfo:
+def _info(path: Path, precision: Precision, options: dict[str, JsonValue]) -> ArtefactInfo:
     artefact = TfliteArtefact.open(path)
     return ArtefactInfo(
         format="tflite",
@@ -178,6 +238,7 @@ def _info(path: Path, precision: TflitePrecision) -> ArtefactInfo:
             "batch": artefact.batch,
             "layout": artefact.layout,
             "transposes": count_transposes(path),
+            **options,
         },
         tools={
             name: version_of(name) or "" for name in ("edgevit", "torch", "litert_torch", "ai_edge_litert")

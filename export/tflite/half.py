@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgevit.export.tflite.model import add_buffer, add_tensor, constant, opcode, prune
+from edgevit.export.tflite.model import add_buffer, add_tensor, constant, conversion, prune
 
 # What makes a file large is tensors, not scalars and biases: those keep every bit.
 _SMALLEST = 1024
@@ -40,19 +40,10 @@ def halve_weights(model: Any) -> None:
             kind = schema.TensorType.FLOAT16
             source = add_tensor(graph, values.shape, kind, name, buffer=halved[tensor.buffer])
             tensor.buffer = 0
-            dequantize.append(_dequantize(model, source, index))
+            # The operator's version 3 is the first that takes float16.
+            dequantize.append(conversion(model, "DEQUANTIZE", source, index, version=3))
         graph.operators = [*dequantize, *graph.operators]
     prune(model)
-
-
-def _dequantize(model: Any, source: int, target: int) -> Any:
-    operator = schema.OperatorT()
-    # The operator's version 3 is the first that takes float16.
-    operator.opcodeIndex = opcode(model, schema.BuiltinOperator.DEQUANTIZE, version=3)
-    operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
-    operator.builtinOptions = schema.DequantizeOptionsT()
-    operator.inputs, operator.outputs = [source], [target]
-    return operator
 
 
 def _fits(values: Any) -> bool:

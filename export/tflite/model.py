@@ -109,6 +109,17 @@ def opcode(model: Any, builtin: int, *, version: int = 1) -> int:
     return len(model.operatorCodes) - 1
 
 
+def conversion(model: Any, name: str, source: int, target: int, *, version: int) -> Any:
+    """A QUANTIZE or DEQUANTIZE from one tensor to another, for the caller to place."""
+    options = {"QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions"}[name]
+    operator = schema.OperatorT()
+    operator.opcodeIndex = opcode(model, getattr(schema.BuiltinOperator, name), version=version)
+    operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+    operator.builtinOptions = getattr(schema, f"{options}T")()
+    operator.inputs, operator.outputs = [source], [target]
+    return operator
+
+
 def prune(model: Any) -> None:
     """Drop the tensors, buffers and operator codes that nothing uses, in place."""
     for index, graph in enumerate(model.subgraphs):

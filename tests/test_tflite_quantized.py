@@ -1,0 +1,349 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgevit.errors import EdgevitError
+from edgevit.export import export, verify
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.quant.levels import Level
+from tests.quantized_programs import quantized
+from tests.test_tflite import images_for, older_runtime, run_older  # noqa: F401
+from tests.tflite_models import Hybrid, program_of
+
+pytest.importorskip("litert_torch")
+
+from edgevit.export.quantized import DEQUANTIZE_STORED, QUANTIZE
+from edgevit.export.tflite import TfliteArtefact, count_operators, read_metadata, to_tflite
+from edgevit.export.tflite.carried import carry_integers
+from edgevit.export.tflite.model import constant, operator_name, parse, serialise
+from edgevit.graph.rewriting import Editor, calls
+
+
+class Small(nn.Module):
+    """Every kind of layer, a shortcut, a ReLU that is fused, a move and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.depthwise = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.grouped, self.head = nn.Conv2d(8, 8, 1, groups=2), nn.Linear(8, 5, bias=False)
+
+    def forward(self, x):
+        features = self.conv(x).relu()
+        features = features + self.grouped(self.depthwise(features))
+        return self.head(features.flatten(2).transpose(1, 2)).mean(1)
+
+
+# How much is quantized, and the bits of weights and activations.
+KINDS = {
+    "int8": (Level.INTEGER, 8, 8),
+    "w6a6": (Level.INTEGER, 6, 6),
+    "w4a4": (Level.INTEGER, 4, 4),
+    "w8a16": (Level.INTEGER, 8, 16),
+    "inputs": (Level.INPUTS, 8, 8),
+    "weights": (Level.WEIGHTS, 4, 8),
+}
+INTEGER = [kind for kind, (level, *_) in KINDS.items() if level == Level.INTEGER]
+
+
+def small(kind="int8", model=Small, size=(8, 8)):
+    level, weight_bits, bits = KINDS[kind]
+    return quantized(
+        program_of(model(), size=size),
+        level=level,
+        everything=level == Level.INTEGER,
+        weight_bits=weight_bits,
+        bits=bits,
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The small network, quantized in every way, with its file and what `to_tflite` said of it."""
+    folder = tmp_path_factory.mktemp("quantized")
+    made = {}
+    for kind in KINDS:
+        program, path = small(kind), folder / f"{kind}.tflite"
+        made[kind] = program, path, to_tflite(program, path)
+    return made
+
+
+@pytest.fixture(scope="module")
+def integer_ends(files, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ends") / "integer.tflite"
+    return path, to_tflite(files["int8"][0], path, integer_io=True)
+
+
+def constants_in(path):
+    """Every integer constant with scales in a file, as its interpreter reads it: values, scales, axis."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_path=str(path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    model = parse(path.read_bytes())
+    found = []
+    # The interpreter adds tensors of its own at the end.
+    for details, tensor in zip(interpreter.get_tensor_details(), model.subgraphs[0].tensors, strict=False):
+        stored = details["quantization_parameters"]
+        # The bounds of a clamp are scalars.
+        if constant(model, tensor) is None or not stored["scales"].size or not len(details["shape"]):
+            continue
+        assert not stored["zero_points"].any()
+        found.append(
+            (interpreter.get_tensor(details["index"]), stored["scales"], stored["quantized_dimension"])
+        )
+    return found
+
+
+def stored_in(program):
+    """The integers of a program with their scales, as they lie in a TFLite file."""
+    editor = Editor(program)
+    for node in calls(editor.graph, {DEQUANTIZE_STORED}):
+        values, scales = (editor.value(source).numpy() for source in node.all_input_nodes[:2])
+        moved, axis = (np.moveaxis(values, 1, -1) if values.ndim > 1 else values), 0
+        if moved.ndim == 4 and moved.shape[-1] == 1:
+            moved, axis = np.moveaxis(moved, 0, -1)[..., 0, :][None], 3
+        yield moved, scales, axis
+
+
+@pytest.mark.parametrize("kind", INTEGER)
+def test_weights_biases_and_scales_are_the_program_s_to_the_bit(files, kind):
+    program, path, _ = files[kind]
+    found = constants_in(path)
+    for values, scales, axis in stored_in(program):
+        same = [
+            stored
+            for stored in found
+            if np.array_equal(stored[0], values)
+            and stored[1].tobytes() == scales.tobytes()
+            and stored[2] == axis
+        ]
+        assert same, f"{values.dtype} {values.shape}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_have_the_program_s_scales_and_zero_points(files, kind):
+    program, path, _ = files[kind]
+    wanted = {(np.float32(node.args[1]), node.args[2]) for node in calls(program.graph, {QUANTIZE})}
+    details = TfliteArtefact.open(path).interpreter.get_tensor_details()
+    found = {
+        tensor["quantization"]
+        for tensor in details
+        if tensor["quantization"][0] and tensor["quantization_parameters"]["scales"].size == 1
+    }
+    assert {(np.float32(scale), zero_point) for scale, zero_point in found} == wanted
+
+
+@pytest.mark.parametrize("kind", ["int8", "w6a6", "w4a4"])
+def test_integer_kernels_compute_what_the_program_does(files, kind):
+    program, path, info = files[kind]
+    images = images_for(program, 16)
+    np.testing.assert_array_equal(TfliteArtefact.open(path).run(images)[0], program.run(images)[0])
+    assert info.options["integer_layers"] == "4 of 4"
+
+
+def test_kernels_of_16_bits_differ_by_a_few_steps(files):
+    program, path, info = files["w8a16"]
+    images = images_for(program, 16)
+    expected = program.run(images)[0]
+    difference = np.abs(TfliteArtefact.open(path).run(images)[0] - expected)
+    assert difference.max() < 1e-3 * np.abs(expected).max()
+    assert info.options["integer_layers"] == "4 of 4"
+    assert info.options["activation_bits"] == {"16": 9}
+
+
+@pytest.mark.parametrize("kind", ["w6a6", "w4a4"])
+def test_fewer_bits_saturate_where_the_program_does(files, kind):
+    program, path, _ = files[kind]
+    images = 50 * images_for(program, 4)
+    np.testing.assert_array_equal(TfliteArtefact.open(path).run(images)[0], program.run(images)[0])
+
+
+@pytest.mark.parametrize("kind", ["inputs", "weights"])
+def test_float_kernels_read_integers_and_say_so(files, kind):
+    program, path, info = files[kind]
+    images = images_for(program, 4)
+    expected = program.run(images)[0]
+    found = TfliteArtefact.open(path).run(images)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    # The depthwise convolution's only reader wants integers.
+    assert info.options["integer_layers"] == {"inputs": "1 of 4", "weights": "0 of 4"}[kind]
+
+
+@pytest.mark.parametrize("kind", ["inputs", "weights"])
+def test_float_kernels_have_their_weights_as_integers_in_the_file(files, kind):
+    program, path, _ = files[kind]
+    weights = [values for values, *_ in stored_in(program) if values.ndim > 1]
+    found = [values for values, *_ in constants_in(path)]
+    assert all(any(np.array_equal(weight, values) for values in found) for weight in weights)
+
+
+@pytest.mark.parametrize("kind", ["int8", "w6a6", "w8a16"])
+def test_a_network_with_attention_is_carried(tmp_path, kind):
+    program = small(kind, Hybrid, (16, 24))
+    info = to_tflite(program, tmp_path / "hybrid.tflite")
+    images = images_for(program, 4)
+    expected = program.run(images)[0]
+    found = TfliteArtefact.open(tmp_path / "hybrid.tflite").run(images)[0]
+    assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
+    assert info.options["integer_layers"] == "5 of 5"
+
+
+def test_a_quantized_file_takes_and_gives_floats(files):
+    artefact = TfliteArtefact.open(files["int8"][1])
+    assert artefact.stored_input.dtype == artefact.outputs[0].dtype == "float32"
+
+
+def test_integer_ends_give_the_same_as_float_ones(files, integer_ends):
+    program, path, _ = files["int8"]
+    artefact = TfliteArtefact.open(integer_ends[0])
+    assert artefact.stored_input.dtype == artefact.outputs[0].dtype == "int8"
+    assert artefact.input.dtype == "float32"
+    images = images_for(program, 4)
+    np.testing.assert_array_equal(artefact.run(images)[0], TfliteArtefact.open(path).run(images)[0])
+
+
+def test_integer_ends_need_no_conversion(integer_ends):
+    operators = count_operators(integer_ends[0])
+    assert operators["QUANTIZE"] == operators["DEQUANTIZE"] == 0
+
+
+def test_metadata_of_a_file_with_integer_ends_speaks_of_pixels(files, integer_ends):
+    assert read_metadata(integer_ends[0]) == read_metadata(files["int8"][1])
+
+
+def test_a_file_with_integer_ends_can_be_verified(files, integer_ends):
+    assert verify(integer_ends[0], against=files["int8"][0], tolerance=1e-6).passed
+
+
+def test_what_is_said_of_a_quantized_file_is_so(integer_ends):
+    _, info = integer_ends
+    assert info.precision == "int8"
+    assert info.options == {
+        "batch": 1,
+        "layout": "nchw",
+        "transposes": 1,
+        "weight_bits": {"8": 4},
+        "activation_bits": {"8": 9},
+        "integer_layers": "4 of 4",
+        "integer_io": True,
+    }
+
+
+def test_an_export_takes_the_option(files, tmp_path):
+    result = export(
+        files["int8"][0], to=["tflite"], output=tmp_path / "out", integer_io=True, verify_artefacts=False
+    )
+    assert result.artefacts[0].info.inputs[0].dtype == "int8"
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"), [("inputs", "logits"), ("weights", "the image")], ids=["output", "input"]
+)
+def test_integer_ends_are_refused_where_there_is_no_quantizer(files, tmp_path, kind, end):
+    with pytest.raises(EdgevitError, match=rf"^--integer-io: {end} has no quantizer in the program"):
+        to_tflite(files[kind][0], tmp_path / "a.tflite", integer_io=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_integer_ends_are_refused_for_a_float_program(tmp_path):
+    with pytest.raises(EdgevitError, match=r"^--integer-io: small is not quantized"):
+        to_tflite(program_of(Small(), size=(8, 8)), tmp_path / "a.tflite", integer_io=True)
+
+
+def test_float16_is_refused_for_a_quantized_program(files, tmp_path):
+    with pytest.raises(EdgevitError, match=r"^--precision fp16: small is quantized"):
+        to_tflite(files["int8"][0], tmp_path / "a.tflite", precision="fp16")
+
+
+def test_a_bias_that_float32_cannot_hold_keeps_every_bit(tmp_path):
+    class Dead(nn.Module):
+        """One channel's weight so small that its bias is a large integer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3))
+
+    module = Dead()
+    program = program_of(module, size=(4, 4))
+    with torch.no_grad():
+        program.exported.state_dict["conv.weight"][1] *= 1e-4
+        program.exported.state_dict["conv.bias"][1] = 0.7654321
+    program = quantized(program, level=Level.INTEGER, everything=True)
+    bias = next(values for values, *_ in stored_in(program) if values.dtype == np.int32)
+    assert np.float32(bias[1]) != bias[1]
+    to_tflite(program, tmp_path / "dead.tflite")
+    found = [values for values, *_ in constants_in(tmp_path / "dead.tflite") if values.dtype == np.int32]
+    np.testing.assert_array_equal(found[0], bias)
+
+
+def alter_weight(model, tensor):
+    model.buffers[tensor.buffer].data = model.buffers[tensor.buffer].data.copy()
+    model.buffers[tensor.buffer].data[3] ^= 1
+
+
+def alter_scale(model, tensor):
+    tensor.quantization.scale = np.nextafter(tensor.quantization.scale, np.float32(1))
+
+
+def alter_zero_point(model, tensor):
+    tensor.quantization.zeroPoint = tensor.quantization.zeroPoint + 1
+
+
+@pytest.mark.parametrize(
+    ("slot", "alter", "said"),
+    [
+        ("weight", alter_weight, "the integer weight or the scales"),
+        ("weight", alter_scale, "the integer weight or the scales"),
+        ("bias", alter_weight, "the integer bias of"),
+        ("input", alter_zero_point, "reads int8 with scale"),
+        ("output", alter_scale, "writes int8 with scale"),
+    ],
+)
+def test_what_the_converter_changed_is_found(files, slot, alter, said):
+    program, path, _ = files["int8"]
+    model = parse(path.read_bytes())
+    graph = model.subgraphs[0]
+    conv = next(op for op in graph.operators if operator_name(model, op) == "CONV_2D")
+    index = conv.outputs[0] if slot == "output" else conv.inputs[["input", "weight", "bias"].index(slot)]
+    alter(model, graph.tensors[int(index)])
+    with pytest.raises(EdgevitError, match=rf"changed its quantization: .*{said}"):
+        carry_integers(model, prepare_for_export(program.with_batch(1)))
+
+
+def test_a_lost_layer_is_found(files):
+    program, path, _ = files["int8"]
+    model = parse(path.read_bytes())
+    graph = model.subgraphs[0]
+    graph.operators = [op for op in graph.operators if operator_name(model, op) != "FULLY_CONNECTED"]
+    with pytest.raises(EdgevitError, match="the file has no layer with the integer weight of linear"):
+        carry_integers(parse(serialise(model)), prepare_for_export(program.with_batch(1)))
+
+
+def test_a_quantized_image_without_a_scale_is_refused(integer_ends, tmp_path):
+    model = parse(integer_ends[0].read_bytes())
+    model.metadata = None
+    graph = model.subgraphs[0]
+    graph.tensors[int(graph.inputs[0])].quantization = None
+    path = tmp_path / "bare.tflite"
+    path.write_bytes(serialise(model))
+    with pytest.raises(EdgevitError, match=r"(takes a int8 tensor|is not a model that)"):
+        TfliteArtefact.open(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantized_file_runs_on_the_last_tflite_runtime(files, older_runtime, tmp_path, kind):  # noqa: F811
+    program, path, _ = files[kind]
+    images = images_for(program, 1)
+    expected = program.run(images)[0]
+    found = run_older(older_runtime, path, images, tmp_path)
+    # Integer kernels of another release may round the other way.
+    steps = [node.args[1] for node in calls(program.graph, {QUANTIZE})] if kind in INTEGER else [0]
+    assert np.abs(found - expected).max() <= 1.5 * steps[-1] + 1e-5
