@@ -10,8 +10,17 @@ from pydantic import JsonValue
 
 from edgevit import extras
 from edgevit.errors import EdgevitError
-from edgevit.export.metadata import ArtefactInfo, TensorInfo
+from edgevit.export.metadata import ArtefactInfo, Precision, TensorInfo
 from edgevit.export.onnx.check import SEALED, sealed
+from edgevit.export.quantized import (
+    check_same,
+    describe,
+    has_int16,
+    is_quantized,
+    parameters_of,
+    saturate_narrow_grids,
+    store_constants,
+)
 from edgevit.extras import version_of
 from edgevit.files import sha256_of
 from edgevit.graph.program import Program
@@ -72,19 +81,33 @@ def to_onnx(
     """
     _check_options(program, batch, precision, opset, optimize)
     extras.require("onnx", "ONNX export")
+    given = program
     program = prepare_for_export(program if batch == "dynamic" else program.with_batch(batch))
-    program = spell_out_for_onnx(program)
+    program = spell_out_for_onnx(saturate_narrow_grids(store_constants(program)))
     if opset == "fastest":
         written = _fastest(program, precision)
     else:
         written = _candidate(program, opset, precision, optimize)
     path.write_bytes(written.content)
     options: dict[str, JsonValue] = {**written.options, "batch": batch}
+    if is_quantized(given):
+        options |= _checked(given, path)
     if check_opencv:
         from edgevit.export.onnx.opencv import opencv_verdict
 
         options["opencv"] = str(opencv_verdict(path))
-    return _info(path, written.model, precision, options)
+    return _info(path, written.model, "int8" if is_quantized(given) else precision, options)
+
+
+def _checked(program: Program, path: Path) -> dict[str, JsonValue]:
+    """What a quantized file holds, after comparing it to the bit with what the Program does."""
+    from edgevit.export.onnx.quantized import INTEGER_KERNELS, kernels, parameters_in
+
+    check_same(parameters_of(program), parameters_in(path.read_bytes()), path.name)
+    integer: dict[str, JsonValue] = {
+        kernel: count for kernel, count in sorted(kernels(path).items()) if kernel in INTEGER_KERNELS
+    }
+    return {**describe(program), "integer_kernels": integer}
 
 
 def _check_options(
@@ -103,6 +126,16 @@ def _check_options(
             f"--optimize {optimize} with --opset {opset}: ONNX Runtime's optimizer does not know opset "
             f"{ATTENTION_OPSET}'s Attention and fuses nothing around it; leave out --opset"
         )
+    if precision == "fp16" and is_quantized(program):
+        raise EdgevitError(
+            f"--precision fp16: {program.card.name} is quantized, and float16 does not hold the scales "
+            "of its biases; leave out --precision"
+        )
+    if opset == OPSET and has_int16(program):
+        raise EdgevitError(
+            f"--opset {OPSET}: {program.card.name} has 16-bit activations, which ONNX knows from opset 21; "
+            f"pass --opset {ATTENTION_OPSET}"
+        )
     if batch == "dynamic" and program.batch is not None:
         raise EdgevitError(
             f"--batch dynamic: {program.card.name} was captured for a batch of {program.batch}; "
@@ -114,6 +147,10 @@ def _candidate(program: Program, opset: int, precision: str, optimize: str | Non
     from edgevit.export.onnx.translate import translate
 
     model = translate(program, opset)
+    if is_quantized(program):
+        from edgevit.export.onnx.quantized import lay_out
+
+        lay_out(model)
     options: dict[str, JsonValue] = {"opset": opset}
     if optimize is not None:
         from edgevit.export.onnx.optimise import fuse
@@ -163,7 +200,7 @@ def _serialised(model: ir.Model, name: str) -> bytes:
     return sealed(content)
 
 
-def _info(path: Path, model: ir.Model, precision: OnnxPrecision, options: Any) -> ArtefactInfo:
+def _info(path: Path, model: ir.Model, precision: Precision, options: Any) -> ArtefactInfo:
     return ArtefactInfo(
         format="onnx",
         precision=precision,

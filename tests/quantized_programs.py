@@ -1,0 +1,109 @@
+"""Small quantized Programs, their grids from the smallest and largest values of a few images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgevit.graph.program import Program
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.quant.grids import ActivationGrid, round_weight, weight_scales
+from edgevit.quant.insertion import Quantization, insert_quantizers
+from edgevit.quant.levels import Level, groups, with_moves
+from edgevit.quant.operators import can_be_integer, is_layer, weight_of
+from edgevit.quant.running import Runner
+from tests.rewrites.helpers import program_of
+from tests.zoo import example
+
+
+def quantized(
+    model: Program | nn.Module | Callable[[torch.Tensor], torch.Tensor],
+    shape: tuple[int, ...] = (),
+    *,
+    level: Level = Level.INPUTS,
+    everything: bool = False,
+    weight_bits: int = 8,
+    bits: int = 8,
+    dynamic_batch: bool = True,
+) -> Program:
+    """The model with its layers at a level, or every operator that has an integer kernel.
+
+    Args:
+        model: a Program, or a module or function that takes images of `shape` (without the batch).
+        shape: of one image; not needed for a Program.
+        level: of the layers.
+        everything: whether all else that can be integer is INTEGER too.
+        weight_bits: of weights.
+        bits: of activations.
+        dynamic_batch: whether the batch stays open.
+    """
+    if not isinstance(model, Program):
+        torch.manual_seed(0)
+        model = program_of(model, shape, dynamic_batch=dynamic_batch)
+    program = prepare_for_export(model)
+    levels = {node.name: level for node in program.graph.nodes if is_layer(node)}
+    if everything:
+        levels |= {n.name: Level.INTEGER for n in program.graph.nodes if can_be_integer(n)}
+        levels = with_moves(program.graph, levels)
+    runner = Runner(program)
+    weights = {}
+    for node in program.graph.nodes:
+        if is_layer(node) and levels[node.name] >= Level.WEIGHTS:
+            weight = runner.constants[weight_of(node).name]
+            scales = weight_scales(weight, bits=weight_bits, axis=0)
+            weights[node.name] = round_weight(weight, scales, bits=weight_bits, axis=0)
+    return insert_quantizers(program, Quantization(levels, _grids(program, levels, bits), weights))
+
+
+def _grids(program: Program, levels: dict[str, Level], bits: int) -> dict[str, ActivationGrid]:
+    found = groups(program.graph, levels)
+    ends: dict[str, tuple[float, float]] = {}
+
+    def look(name: str, value: torch.Tensor) -> None:
+        ends[name] = float(value.min()), float(value.max())
+
+    images = example(tuple(int(size) for size in program.input_shape[1:]), program.batch or 4, seed=1)
+    names = [name for group in found for name in group.values]
+    with torch.no_grad():
+        Runner(program).observe(images, names, look)
+    grids = {}
+    for group in found:
+        low, high = (pick(ends[name][at] for name in group.values) for at, pick in enumerate((min, max)))
+        grid = group.fixed or ActivationGrid.of_range(low, high, bits=bits)
+        grids.update(dict.fromkeys(group.values, grid))
+    return grids
+
+
+class Mlp(nn.Module):
+    """Tokens through two layers, the second without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 24), nn.Linear(24, 6, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(nn.functional.gelu(self.up(x.flatten(2))))
+
+
+class Convs(nn.Module):
+    """A stem and a depthwise convolution, a shortcut, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        return self.head((x + self.depthwise(x)).mean((2, 3)))
+
+
+def constants(program: Program) -> dict[str, np.ndarray]:
+    """Every stored integer tensor and its scales, by their names in the model."""
+    state = {**program.exported.state_dict, **program.exported.constants}
+    return {
+        name: value.numpy() for name, value in state.items() if name.endswith(("_int8", "_int32", "_scale"))
+    }
