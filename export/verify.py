@@ -1,8 +1,15 @@
-"""Verification: the artefact, run in its own runtime, against the Program it was made from."""
+"""Verification: the artefact, run in its own runtime, against the Program it was made from.
+
+What passes for a float Program follows from its precision (`TOLERANCES`). For a quantized one, whose stored
+integers and scales every exporter has compared to the bit already, an output may differ by what its floats
+explain and, besides, as much as the Program's own output moves when its quantizers round at random (see
+`edgevit.export.rounding`): runtimes do not round alike between two grids.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +19,9 @@ import numpy.typing as npt
 from edgevit.errors import EdgevitError
 from edgevit.evaluation import Runnable, percent
 from edgevit.export.artefacts import metadata_of, open_artefact
+from edgevit.export.metadata import ArtefactInfo
+from edgevit.export.quantized import is_quantized
+from edgevit.export.rounding import rounded_at_random
 from edgevit.graph.card import Preprocessing
 from edgevit.graph.program import Program
 from edgevit.images import ImageReader, OnBadImage, open_folder
@@ -35,6 +45,7 @@ class OutputParity:
         top1_agreement: percent of inputs with the same best class; None where the output is no logits.
         tolerance: the largest `rel` that passes.
         passed: whether it does.
+        rounding: the part of the tolerance that is for rounding between grids; None for a float Program.
     """
 
     name: str
@@ -45,6 +56,7 @@ class OutputParity:
     top1_agreement: float | None
     tolerance: float
     passed: bool
+    rounding: float | None = None
 
     def explain(self) -> str:
         """One line for people."""
@@ -52,9 +64,10 @@ class OutputParity:
             return f"{self.name}: the artefact's values are not finite (NaN or infinity)"
         snr = "equal to the bit" if self.snr_db is None else f"SNR {self.snr_db:.0f} dB"
         agreement = "" if self.top1_agreement is None else f", same best class {self.top1_agreement:.1f} %"
+        why = "" if self.rounding is None else ": as far as rounding at random moves it"
         return (
             f"{self.name}: largest difference {self.rel:.1e} of the largest value "
-            f"(tolerance {self.tolerance:.0e}), cosine {self.cosine:.6f}, {snr}{agreement}"
+            f"(tolerance {self.tolerance:.0e}{why}), cosine {self.cosine:.6f}, {snr}{agreement}"
         )
 
 
@@ -99,7 +112,8 @@ def verify(
         data: a folder of images to run; None runs noise with a fixed seed.
         samples: number of inputs.
         tolerance: largest relative difference that passes; None takes that of the precision which the
-            ``metadata.json`` beside the artefact states, and of float32 where there is none.
+            ``metadata.json`` beside the artefact states, and of float32 where there is none, and for a
+            quantized Program what rounding at random does to it besides.
         on_bad_image: what to do about unusable files in `data`.
 
     Raises:
@@ -111,7 +125,6 @@ def verify(
         raise EdgevitError(f"--tolerance: {tolerance}; a number above 0 is needed")
     program = against if isinstance(against, Program) else Program.load(against)
     info = metadata_of(Path(artefact))
-    precision = "fp32" if info is None else info.precision
     opened = open_artefact(artefact)
     expected_shape = program.card.preprocessing.input_shape
     if tuple(opened.input.shape[1:]) != expected_shape:
@@ -125,9 +138,16 @@ def verify(
         program,
         images,
         described=described,
-        tolerance=tolerance or TOLERANCES[precision],
+        tolerance=tolerance or TOLERANCES[_precision_of_floats(info)],
         name=str(artefact),
+        rounding=tolerance is None and is_quantized(program),
     )
+
+
+def _precision_of_floats(info: ArtefactInfo | None) -> str:
+    if info is None:
+        return "fp32"
+    return info.precision if info.precision in TOLERANCES else str(info.options.get("floats", "fp32"))
 
 
 def _inputs(
@@ -160,8 +180,18 @@ def compare(
     described: str,
     tolerance: float,
     name: str,
+    rounding: bool = False,
 ) -> Verification:
     """Run both on prepared images and compare every output.
+
+    Args:
+        artefact: what is compared.
+        program: with what.
+        images: prepared images.
+        described: the images, in words.
+        tolerance: largest relative difference that passes.
+        name: of the artefact, for people.
+        rounding: whether to add to the tolerance what rounding at random does to a quantized program.
 
     Raises:
         EdgevitError: when the number or the shapes of the outputs differ.
@@ -173,41 +203,55 @@ def compare(
             f"{name} returns {shapes[0]}, {program.card.name} returns {shapes[1]}: "
             "it was not made from this program"
         )
+    rounded: Sequence[Array | None] = [None] * len(expected)
+    if rounding:
+        rounded = rounded_at_random(program, images)
     return Verification(
         artefact=name,
         runtime=artefact.runtime,
         inputs=described,
         n=len(images),
         outputs=tuple(
-            _parity(output_name, ours, theirs, tolerance)
-            for output_name, ours, theirs in zip(program.card.outputs, actual, expected, strict=True)
+            _parity(output_name, ours, theirs, tolerance, noisy)
+            for output_name, ours, theirs, noisy in zip(
+                program.card.outputs, actual, expected, rounded, strict=True
+            )
         ),
     )
 
 
-def _parity(name: str, actual: Array, expected: Array, tolerance: float) -> OutputParity:
+def _parity(
+    name: str, actual: Array, expected: Array, tolerance: float, rounded: Array | None
+) -> OutputParity:
     agreement = None
     if expected.ndim == 2:
         agreement = percent(actual.argmax(axis=1) == expected.argmax(axis=1))
+    rounding = None if rounded is None else _relative(rounded, expected)
+    tolerance += rounding or 0.0
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return OutputParity(name, None, None, None, None, agreement, tolerance, passed=False)
     ours, theirs = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     difference = ours - theirs
-    max_abs = float(np.abs(difference).max())
-    scale = float(np.abs(theirs).max())
-    # An output that is all zeros has no scale: only zeros equal it.
-    rel = max_abs / scale if scale > 0 else (0.0 if max_abs == 0 else math.inf)
-    noise = float(difference @ difference)
+    rel, noise, signal = _relative(actual, expected), float(difference @ difference), float(theirs @ theirs)
     return OutputParity(
         name=name,
-        max_abs=max_abs,
+        max_abs=float(np.abs(difference).max()),
         rel=rel if math.isfinite(rel) else None,
         cosine=_cosine(ours, theirs),
-        snr_db=10 * math.log10(float(theirs @ theirs) / noise) if noise > 0 and scale > 0 else None,
+        snr_db=10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None,
         top1_agreement=agreement,
         tolerance=tolerance,
         passed=rel <= tolerance,
+        rounding=rounding,
     )
+
+
+def _relative(actual: Array, expected: Array) -> float:
+    """Largest difference over the largest value expected."""
+    max_abs = float(np.abs(actual.astype(np.float64) - expected).max())
+    scale = float(np.abs(expected).max())
+    # An output that is all zeros has no scale: only zeros equal it.
+    return max_abs / scale if scale > 0 else (0.0 if max_abs == 0 else math.inf)
 
 
 def _cosine(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> float:

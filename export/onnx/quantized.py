@@ -126,7 +126,8 @@ def _state_zero_points(node: ir.Node) -> None:
         raise AssertionError(f"{node.name}: a type or a shape is not known")
     zeros = np.zeros(scales.shape.numpy(), values.dtype.numpy())
     node.resize_inputs(3)
-    node.replace_input_with(2, _initializer(node, f"{zeros.dtype}_zeros_{zeros.size}", zeros))
+    # One for each: ONNX Runtime, told to be exact on older x86, changes each together with its weight.
+    node.replace_input_with(2, _initializer(node, f"{values.name}_zero_point", zeros))
 
 
 def _make_unsigned(node: ir.Node) -> None:
