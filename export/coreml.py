@@ -9,16 +9,34 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
+from edgevit.export import metadata
 from edgevit.export.coreml_artefact import CoremlArtefact, first_line
 from edgevit.export.coreml_entry import PROBABILITIES_NAME, classifies, for_image_input, graph_std
+from edgevit.export.coreml_quantized import (
+    check_possible,
+    expected_parameters,
+    parameters_in,
+    weight_types,
+    with_float_biases,
+)
 from edgevit.export.coreml_shims import converter_shims, decompositions, exact_passes
 from edgevit.export.formats import MinimumIos
 from edgevit.export.metadata import CARD_KEY, ArtefactInfo
+from edgevit.export.mil import load_package
 from edgevit.export.mil.package import seal_package
 from edgevit.export.mil.quiet import quiet_coremltools
+from edgevit.export.quantized import (
+    check_same,
+    describe,
+    has_activations,
+    is_quantized,
+    saturate_narrow_grids,
+    store_constants,
+)
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
 from edgevit.graph.card import Card, Preprocessing
@@ -41,7 +59,7 @@ def to_coreml(
     path: Path,
     *,
     precision: Precision = "fp16",
-    minimum_ios: MinimumIos = "16",
+    minimum_ios: MinimumIos | None = None,
     inputs: Inputs | None = None,
 ) -> ArtefactInfo:
     """Write an ML Program package for one image, with the card in its metadata.
@@ -57,7 +75,8 @@ def to_coreml(
         path: the ``.mlpackage`` to write.
         precision: of weights and arithmetic; the logits are float32 either way.
         minimum_ios: the oldest iOS that can run it (16 = macOS 13, 17 = macOS 14, 18 = macOS 15);
-            a newer one has more operations, attention among them from 18.
+            a newer one has more operations, attention among them from 18. None is the oldest that has
+            what the program needs: 16, and 17 for a program with quantized activations.
         inputs: "image" or "tensor"; None is "image", and "tensor" for video.
 
     Returns:
@@ -67,13 +86,19 @@ def to_coreml(
         EdgevitError: when an option is unknown, or the graph cannot be written as an ML Program.
         MissingDependencyError: without the ``coreml`` extra.
     """
+    if minimum_ios is None:
+        minimum_ios = "17" if has_activations(program) else "16"
     _check_choice("precision", precision, get_args(Precision))
     _check_choice("minimum_ios", minimum_ios, get_args(MinimumIos))
     inputs = _input_kind(program.card.preprocessing, inputs)
     if path.suffix != ".mlpackage":
         raise EdgevitError(f"{path}: a Core ML package is saved as .mlpackage")
     extras.require("coreml", "Core ML export")
+    if is_quantized(program):
+        check_possible(program, minimum_ios)
+    given = program
     program = resize_to_matmul(group_norm_to_layer_norm(prepare_for_export(program.with_batch(1))))
+    program = with_float_biases(saturate_narrow_grids(store_constants(program)))
     deployed = for_image_input(program) if inputs == "image" else program
     try:
         with quiet_coremltools():
@@ -89,7 +114,19 @@ def to_coreml(
         ) from error
     (path / _DEBUG_FILE).unlink(missing_ok=True)
     seal_package(path)
-    return _info(path, precision, {"minimum_ios": minimum_ios, "inputs": inputs})
+    options: dict[str, JsonValue] = {"minimum_ios": minimum_ios, "inputs": inputs}
+    if is_quantized(given):
+        options |= _checked(given, path)
+        return _info(path, "int8", {**options, "floats": precision})
+    return _info(path, precision, options)
+
+
+def _checked(program: Program, path: Path) -> dict[str, JsonValue]:
+    """What a quantized package holds, after comparing it to the bit with what the Program does."""
+    package = load_package(path)
+    check_same(expected_parameters(program), parameters_in(package), path.name)
+    types: dict[str, JsonValue] = dict(sorted(weight_types(package).items()))
+    return {**describe(program), "weights_stored_as": types}
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -170,7 +207,7 @@ def _describe(model: Any, card: Card) -> None:
     model.user_defined_metadata[CARD_KEY] = card.model_dump_json()
 
 
-def _info(path: Path, precision: Precision, options: Mapping[str, str]) -> ArtefactInfo:
+def _info(path: Path, precision: metadata.Precision, options: Mapping[str, JsonValue]) -> ArtefactInfo:
     artefact = CoremlArtefact.open(path)
     return ArtefactInfo(
         format="coreml",

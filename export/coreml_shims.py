@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgevit.export.coreml_quantized import CHANGING_PASSES, TRANSLATIONS
 from edgevit.extras import version_of
 
 # Releases that were seen to need the shims.
@@ -38,7 +39,10 @@ def converter_shims() -> Iterator[None]:
         if version_of("coremltools") in _AFFECTED:
             original = vars(load)["_add_classify_op"]
             patches.enter_context(_replaced(vars(load), "_add_classify_op", _typed_classify(original)))
-            patches.enter_context(_replaced(_TORCH_OPS_REGISTRY.name_to_func_mapping, "gelu", _gelu))
+            names = _TORCH_OPS_REGISTRY.name_to_func_mapping
+            patches.enter_context(_replaced(names, "gelu", _gelu))
+            for name, translation in TRANSLATIONS.items():
+                patches.enter_context(_replaced(names, name, translation))
         yield
 
 
@@ -115,16 +119,18 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
 
 def exact_passes() -> Any:
-    """Coremltools' default passes without the one that is not exact, for ``ct.convert``.
+    """Coremltools' default passes without those that are not exact, for ``ct.convert``.
 
     ``fuse_elementwise_to_batchnorm`` makes a scale and a shift per channel a batch norm of mean 0 and
     variance 1, and leaves its epsilon at 1e-5: all that passes is made smaller by 5e-6, which adds up.
+    Others replace a quantized graph's scales and zero points (see `CHANGING_PASSES`).
     """
     import coremltools as ct
 
     passes = ct.PassPipeline.DEFAULT
     if version_of("coremltools") in _AFFECTED:
         passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
+    passes.remove_passes(CHANGING_PASSES)
     return passes
 
 

@@ -62,7 +62,7 @@ class ExportChoices:
         layout: of the input, "nchw" or "nhwc" (TFLite). Default "nchw".
         integer_io: let a quantized model take and give integers (TFLite). Default float32.
         coreml_input: "image" or "tensor" (Core ML). Default "image".
-        minimum_ios: "16", "17" or "18" (Core ML). Default "16".
+        minimum_ios: "16", "17" or "18" (Core ML). Default "16", and "17" for quantized activations.
     """
 
     batch: int | str | None = None

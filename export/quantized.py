@@ -54,6 +54,11 @@ def is_quantized(program: Program) -> bool:
     return bool(calls(program.graph, [QUANTIZE, DEQUANTIZE_STORED]))
 
 
+def has_activations(program: Program) -> bool:
+    """Whether any activation is brought to integers, and not weights alone."""
+    return bool(calls(program.graph, [QUANTIZE]))
+
+
 def has_int16(program: Program) -> bool:
     """Whether any activation is stored as int16."""
     return any(node.args[-1] == torch.int16 for node in calls(program.graph, [QUANTIZE]))

@@ -78,11 +78,11 @@ def _grids(program: Program, levels: dict[str, Level], bits: int) -> dict[str, A
 
 
 class Mlp(nn.Module):
-    """Tokens through two layers, the second without a bias."""
+    """Channels as tokens through two layers, the second without a bias."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(12, 24), nn.Linear(24, 6, bias=False)
+        self.up, self.down = nn.Linear(64, 24), nn.Linear(24, 6, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(nn.functional.gelu(self.up(x.flatten(2))))

@@ -81,6 +81,7 @@ class MilProgram:
         outputs: what it returns.
         operations: its ops in order, without constants.
         constants: values of the constants, by key.
+        stored_as: what each constant tensor is declared to be stored as, by key: "fp16", "int4", ...
     """
 
     path: Path
@@ -88,6 +89,7 @@ class MilProgram:
     outputs: tuple[Variable, ...]
     operations: tuple[Operation, ...]
     constants: Mapping[int, Value]
+    stored_as: Mapping[int, str]
 
     def evaluate(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, Array | Value]:
         """Run once.
@@ -206,11 +208,15 @@ def load_program(package: Package) -> MilProgram:
     """
     function = _main_function(package)
     constants: dict[int, Value] = {}
+    stored_as: dict[int, str] = {}
     operations = []
     for source in function.operations:
         if source.op_type == "const":
             variable = source.outputs[0]
             constants[id(variable)] = _constant(variable.val)
+            declared = _variable(variable, package.path).type
+            if declared is not None:
+                stored_as[id(variable)] = declared.dtype
         else:
             operations.append(_operation(source, package.path))
     return MilProgram(
@@ -219,6 +225,7 @@ def load_program(package: Package) -> MilProgram:
         outputs=tuple(_variable(variable, package.path) for variable in function.outputs),
         operations=tuple(operations),
         constants=constants,
+        stored_as=stored_as,
     )
 
 
