@@ -3,12 +3,15 @@
 Runtimes agree on every integer and scale that is stored, and not on how a sum of integers is brought to the
 next grid: some multiply by a float, some by a fixed-point number, some round halves up; one step of the grid,
 here and there, lies between them. What such steps do to the outputs depends on the model, its bits and its
-images. So it is measured: every quantizer rounds up or down at random, the nearer the likelier, and nothing
-else changes. A runtime that is further from the Program than that computes something else.
+images. So it is measured, nothing else being changed: every quantizer rounds up or down at random, the nearer
+the likelier; and what lies halfway, as far as float16 can tell, is rounded all up, or all down. (Pixels often
+lie halfway, all of them: those of an image that is normalised to -1 .. 1 are odd multiples of half a step of
+the grid that has -1, 0 and 1 on it.) A runtime that is further from the Program computes something else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,23 +25,38 @@ from edgevit.quant.running import Runner
 
 Array = npt.NDArray[np.float32]
 
+# Steps of a grid of 256 that float16 leaves open: 128 x 2**-11.
+_OPEN = 1 / 16
 
-def rounded_at_random(program: Program, images: Array, seed: int = 0) -> list[Array]:
-    """The outputs of a quantized Program whose quantizers round stochastically.
+
+def rounded_otherwise(program: Program, images: Array) -> list[list[Array]]:
+    """The outputs of a quantized Program under three other ways to round.
 
     Args:
         program: a quantized Program.
         images: prepared images, any number.
-        seed: of the roundings.
+
+    Returns:
+        One array for every way, for every output.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
+    ways: tuple[Callable[[torch.Size], torch.Tensor], ...] = (
+        lambda shape: torch.rand(shape, generator=generator),
+        lambda _: torch.tensor(0.5 + _OPEN),
+        lambda _: torch.tensor(0.5 - _OPEN),
+    )
+    runs = [_run(program, images, way) for way in ways]
+    return [list(outputs) for outputs in zip(*runs, strict=True)]
+
+
+def _run(program: Program, images: Array, offset: Callable[[torch.Size], torch.Tensor]) -> list[Array]:
+    """The outputs, every quantizer adding an offset before it rounds down; 0.5 rounds to the nearest."""
     runner = Runner(program)
 
     def quantize(values: torch.Tensor, scale: float, zero_point: int, *limits: Any) -> torch.Tensor:
         low, high, dtype = limits
-        chance = torch.rand(values.shape, generator=generator)
         # In double precision what lies on the grid already is exact, and stays.
-        stored = torch.floor(values.double() / scale + chance) + zero_point
+        stored = torch.floor(values.double() / scale + offset(values.shape)) + zero_point
         result: torch.Tensor = stored.clamp(low, high).to(dtype)
         return result
 

@@ -2,14 +2,13 @@
 
 What passes for a float Program follows from its precision (`TOLERANCES`). For a quantized one, whose stored
 integers and scales every exporter has compared to the bit already, an output may differ by what its floats
-explain and, besides, as much as the Program's own output moves when its quantizers round at random (see
+explain and, besides, as much as the Program's own output moves when its quantizers round otherwise (see
 `edgevit.export.rounding`): runtimes do not round alike between two grids.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from edgevit.evaluation import Runnable, percent
 from edgevit.export.artefacts import metadata_of, open_artefact
 from edgevit.export.metadata import ArtefactInfo
 from edgevit.export.quantized import is_quantized
-from edgevit.export.rounding import rounded_at_random
+from edgevit.export.rounding import rounded_otherwise
 from edgevit.graph.card import Preprocessing
 from edgevit.graph.program import Program
 from edgevit.images import ImageReader, OnBadImage, open_folder
@@ -64,7 +63,7 @@ class OutputParity:
             return f"{self.name}: the artefact's values are not finite (NaN or infinity)"
         snr = "equal to the bit" if self.snr_db is None else f"SNR {self.snr_db:.0f} dB"
         agreement = "" if self.top1_agreement is None else f", same best class {self.top1_agreement:.1f} %"
-        why = "" if self.rounding is None else ": as far as rounding at random moves it"
+        why = "" if self.rounding is None else ": as far as rounding otherwise moves it"
         return (
             f"{self.name}: largest difference {self.rel:.1e} of the largest value "
             f"(tolerance {self.tolerance:.0e}{why}), cosine {self.cosine:.6f}, {snr}{agreement}"
@@ -113,7 +112,7 @@ def verify(
         samples: number of inputs.
         tolerance: largest relative difference that passes; None takes that of the precision which the
             ``metadata.json`` beside the artefact states, and of float32 where there is none, and for a
-            quantized Program what rounding at random does to it besides.
+            quantized Program what rounding otherwise does to it besides.
         on_bad_image: what to do about unusable files in `data`.
 
     Raises:
@@ -191,7 +190,7 @@ def compare(
         described: the images, in words.
         tolerance: largest relative difference that passes.
         name: of the artefact, for people.
-        rounding: whether to add to the tolerance what rounding at random does to a quantized program.
+        rounding: whether to add to the tolerance what rounding otherwise does to a quantized program.
 
     Raises:
         EdgevitError: when the number or the shapes of the outputs differ.
@@ -203,17 +202,17 @@ def compare(
             f"{name} returns {shapes[0]}, {program.card.name} returns {shapes[1]}: "
             "it was not made from this program"
         )
-    rounded: Sequence[Array | None] = [None] * len(expected)
+    rounded: list[list[Array]] = [[]] * len(expected)
     if rounding:
-        rounded = rounded_at_random(program, images)
+        rounded = rounded_otherwise(program, images)
     return Verification(
         artefact=name,
         runtime=artefact.runtime,
         inputs=described,
         n=len(images),
         outputs=tuple(
-            _parity(output_name, ours, theirs, tolerance, noisy)
-            for output_name, ours, theirs, noisy in zip(
+            _parity(output_name, ours, theirs, tolerance, others)
+            for output_name, ours, theirs, others in zip(
                 program.card.outputs, actual, expected, rounded, strict=True
             )
         ),
@@ -221,12 +220,12 @@ def compare(
 
 
 def _parity(
-    name: str, actual: Array, expected: Array, tolerance: float, rounded: Array | None
+    name: str, actual: Array, expected: Array, tolerance: float, rounded: list[Array]
 ) -> OutputParity:
     agreement = None
     if expected.ndim == 2:
         agreement = percent(actual.argmax(axis=1) == expected.argmax(axis=1))
-    rounding = None if rounded is None else _relative(rounded, expected)
+    rounding = max((_relative(other, expected) for other in rounded), default=None)
     tolerance += rounding or 0.0
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return OutputParity(name, None, None, None, None, agreement, tolerance, passed=False)
