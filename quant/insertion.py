@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,7 +15,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight, quantize_bias, weight_limit
 from edgevit.quant.levels import Level, Levels, gives_integers, is_read_as_integer, level_of
-from edgevit.quant.operators import bias_of, input_of, is_layer, layer_of, weight_of
+from edgevit.quant.operators import bias_of, input_of, is_layer, weight_of
 
 decomposed = torch.ops.quantized_decomposed
 
@@ -30,11 +30,13 @@ class Quantization:
         levels: of operations, by node name.
         activations: the grid of every value that `edgevit.quant.levels.groups` lists, by node name.
         weights: of every layer at level WEIGHTS or above, by the layer's node name.
+        biases: float32 (channels,) in place of the layer's own, where one was corrected or learned.
     """
 
     levels: Levels
     activations: Mapping[str, ActivationGrid]
     weights: Mapping[str, QuantizedWeight]
+    biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def insert_quantizers(program: Program, quantization: Quantization, name: str = "quantize") -> Program:
@@ -69,15 +71,18 @@ def _quantize_layer(editor: Editor, node: Node, quantization: Quantization) -> N
     path = editor.path(weight_of(node))
     bias = bias_of(node)
     with editor.before(node):
-        node.update_arg(layer_of(node).weight, _stored_weight(editor, path, weight))
-        if bias is None or level_of(node, quantization.levels) < Level.INPUTS:
+        node.replace_input_with(weight_of(node), _stored_weight(editor, path, weight))
+        if bias is None:
             return
-        scale = quantization.activations[input_of(node).name].scale
-        stored = _stored_bias(editor, bias, weight.scales * scale)
-        if "bias" in node.kwargs:
-            node.update_kwarg("bias", stored)
+        value = quantization.biases.get(node.name, editor.value(bias))
+        if value is None:
+            raise TypeError(f"{bias.format_node()} is no constant")
+        if level_of(node, quantization.levels) < Level.INPUTS:
+            stored = editor.with_value(bias, node, value)
         else:
-            node.update_arg(layer_of(node).bias, stored)
+            scale = quantization.activations[input_of(node).name].scale
+            stored = _stored_bias(editor, editor.path(bias), value, weight.scales * scale)
+        node.replace_input_with(bias, stored)
 
 
 def _stored_weight(editor: Editor, path: str, weight: QuantizedWeight) -> Node:
@@ -94,10 +99,7 @@ def _stored_weight(editor: Editor, path: str, weight: QuantizedWeight) -> Node:
     )
 
 
-def _stored_bias(editor: Editor, bias: Node, scales: torch.Tensor) -> Node:
-    value, path = editor.value(bias), editor.path(bias)
-    if value is None:
-        raise TypeError(f"{bias.format_node()} is no constant")
+def _stored_bias(editor: Editor, path: str, value: torch.Tensor, scales: torch.Tensor) -> Node:
     return editor.call(
         decomposed.dequantize_per_channel.default,
         editor.add_tensor(f"{path}_int32", quantize_bias(value, scales)),

@@ -67,8 +67,19 @@ def with_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
     """The levels, with every operation integer that moves nothing but integers."""
     result = dict(levels)
     for node in graph.nodes:
-        if is_call(node, MOVES) and all(gives_integers(source, result) for source in _activations(node)):
+        sources = _activations(node) if is_call(node, MOVES) else []
+        if sources and all(gives_integers(source, result) for source in sources):
             result[node.name] = Level.INTEGER
+    return result
+
+
+def without(graph: Graph, levels: Levels, layer: str) -> dict[str, Level]:
+    """The levels with one layer float, and with it what only moves its output."""
+    result = {name: level for name, level in levels.items() if name != layer}
+    for node in graph.nodes:
+        sources = _activations(node) if is_call(node, MOVES) else []
+        if sources and not any(gives_integers(source, result) for source in sources):
+            result.pop(node.name, None)
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,16 @@ from edgevit.graph.program import Program
 # Called for a node's result in its place: gets the arguments, returns the result.
 Override = Callable[..., Any]
 Values = dict[str, Any]
+
+
+# Images that run at once: enough to fill the cores, few in memory.
+BATCH = 32
+
+
+def batches(images: torch.Tensor, size: int = BATCH) -> Iterator[torch.Tensor]:
+    """Slices of at most `size` images."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
 
 
 class Runner:

@@ -1,0 +1,83 @@
+"""Which operations compute in integers: by name of a placement, with what the user excludes."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from torch.fx import Graph, Node
+
+from edgevit.errors import EdgevitError, closest
+from edgevit.quant.levels import Level, with_moves
+from edgevit.quant.operators import can_be_integer, is_layer
+from edgevit.quant.precision import BitWidths
+
+# What each placement makes of layers, and of everything else that has an integer kernel.
+PLACEMENTS: dict[str, tuple[Level, Level]] = {
+    # Layers multiply integers and give floats.
+    "inputs": (Level.INPUTS, Level.FLOAT),
+    # Layers read and give integers; what stands between them stays float.
+    "layers": (Level.INTEGER, Level.FLOAT),
+    # Everything that can.
+    "full": (Level.INTEGER, Level.INTEGER),
+}
+
+
+def default_placement(bits: BitWidths) -> str:
+    """The placement for so many bits.
+
+    No runtime has kernels that give fewer than 8 bits, so that rounding a layer's output to them would
+    cost accuracy and buy nothing.
+    """
+    return "layers" if bits.activations is not None and bits.activations >= 8 else "inputs"
+
+
+def place(graph: Graph, placement: str, bits: BitWidths, exclude: Sequence[str] = ()) -> dict[str, Level]:
+    """The level of every operation of a prepared graph that is not float.
+
+    Args:
+        graph: of the prepared program.
+        placement: of `PLACEMENTS`; not used where activations stay float.
+        bits: weights alone are quantized where these leave activations float.
+        exclude: patterns of layers that stay float: shell patterns on the layer's node name or on the
+            dotted path of its module.
+
+    Raises:
+        EdgevitError: when the placement is unknown, or a pattern fits no layer.
+    """
+    if placement not in PLACEMENTS:
+        raise EdgevitError(f"--placement: {placement!r} is unknown; {closest(placement, PLACEMENTS)}")
+    layers, others = PLACEMENTS[placement]
+    if bits.activations is None:
+        layers, others = Level.WEIGHTS, Level.FLOAT
+    excluded = _excluded(graph, exclude)
+    levels: dict[str, Level] = {}
+    for node in graph.nodes:
+        level = layers if is_layer(node) else others if can_be_integer(node) else Level.FLOAT
+        if level != Level.FLOAT and node.name not in excluded:
+            levels[node.name] = level
+    return with_moves(graph, levels) if layers == Level.INTEGER else levels
+
+
+def module_path(node: Node) -> str:
+    """The dotted path of the module that a node comes from; empty where the graph does not say."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
+    layers = [node for node in graph.nodes if is_layer(node)]
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = {
+            node.name
+            for node in layers
+            if fnmatch.fnmatchcase(node.name, pattern) or fnmatch.fnmatchcase(module_path(node), pattern)
+        }
+        if not matching:
+            names = [module_path(node) or node.name for node in layers]
+            raise EdgevitError(
+                f"--exclude {pattern}: it fits none of the {len(layers)} layers; {closest(pattern, names)}"
+            )
+        found |= matching
+    return found

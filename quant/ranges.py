@@ -1,0 +1,93 @@
+"""From what was observed to grids and integers: the start of every method, and the whole of ``minmax``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+
+from edgevit.graph.program import Program
+from edgevit.quant.grids import ActivationGrid, QuantizedWeight, Scheme, round_weight, weight_scales
+from edgevit.quant.insertion import Quantization
+from edgevit.quant.levels import Level, Levels, groups
+from edgevit.quant.observation import Observed
+from edgevit.quant.operators import is_layer, layer_of, weight_of
+from edgevit.quant.precision import BitWidths
+from edgevit.quant.running import Runner
+
+Granularity = Literal["channel", "tensor"]
+SchemeChoice = Literal["auto", "sym", "asym"]
+
+# Shares of the weight's peak that are tried as the end of its grid.
+_SHARES = tuple(1 - 0.02 * step for step in range(26))
+
+
+def start(
+    program: Program,
+    levels: Levels,
+    observed: Mapping[str, Observed],
+    bits: BitWidths,
+    *,
+    granularity: Granularity = "channel",
+    scheme: SchemeChoice = "auto",
+) -> Quantization:
+    """Grids that cover everything observed, and weights rounded to the nearest.
+
+    Args:
+        program: the float program.
+        levels: of its operations.
+        observed: every value that `edgevit.quant.levels.groups` lists.
+        bits: of weights and activations.
+        granularity: one weight scale for each output channel, or one for the tensor.
+        scheme: of activations; "auto" is "asym", whose grid is never coarser.
+    """
+    activations: dict[str, ActivationGrid] = {}
+    for group in groups(program.graph, levels):
+        grid = group.fixed or cover((observed[name] for name in group.values), bits, scheme)
+        activations |= dict.fromkeys(group.values, grid)
+    constants = Runner(program).constants
+    weights = {
+        node.name: fit_weight(
+            constants[weight_of(node).name], bits.weights, layer_of(node).axis, granularity=granularity
+        )
+        for node in program.graph.nodes
+        if is_layer(node) and levels.get(node.name, Level.FLOAT) >= Level.WEIGHTS
+    }
+    return Quantization(levels, activations, weights)
+
+
+def cover(values: Iterable[Observed], bits: BitWidths, scheme: SchemeChoice) -> ActivationGrid:
+    """The finest grid that holds everything observed of all the values."""
+    found = list(values)
+    kind: Scheme = "sym" if scheme == "sym" else "asym"
+    low, high = min(value.low for value in found), max(value.high for value in found)
+    return ActivationGrid.of_range(low, high, bits=bits.activations or 8, scheme=kind)
+
+
+def fit_weight(weight: torch.Tensor, bits: int, axis: int, *, granularity: Granularity) -> QuantizedWeight:
+    """Round a weight to the nearest, with the scales of least squared error.
+
+    At 8 bits that is the scale that cuts nothing off; with fewer, cutting the largest few off pays.
+    """
+    peak = weight_scales(weight, bits=bits, axis=axis, per_channel=granularity == "channel")
+    if bits >= 8:
+        return round_weight(weight, peak, bits=bits, axis=axis)
+    best = round_weight(weight, peak, bits=bits, axis=axis)
+    least = _errors(weight, best, granularity)
+    for share in _SHARES[1:]:
+        scales = (peak * share).half().float().clamp_min(2.0**-24)
+        candidate = round_weight(weight, scales, bits=bits, axis=axis)
+        errors = _errors(weight, candidate, granularity)
+        better = errors < least
+        least = torch.where(better, errors, least)
+        chosen = torch.where(better, scales, best.scales)
+        best = round_weight(weight, chosen, bits=bits, axis=axis)
+    return best
+
+
+def _errors(weight: torch.Tensor, rounded: QuantizedWeight, granularity: Granularity) -> torch.Tensor:
+    """Squared error of each channel, or the tensor's in place of each."""
+    others = [i for i in range(weight.dim()) if i != rounded.axis]
+    errors = (weight - rounded.dequantize()).square().sum(dim=others)
+    return errors if granularity == "channel" else errors.sum().expand_as(errors)

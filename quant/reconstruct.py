@@ -1,0 +1,217 @@
+"""Reconstruction: block by block, learn what makes a block give its float outputs.
+
+Beyond Q-HyViT's search (arXiv 2303.12557): rounding is learned as in AdaRound (Nagel et al. 2020), scales
+as in LSQ (Esser et al. 2020), each block sees its quantized input mixed with the float one as in QDrop
+(Wei et al. 2022), and the loss is the block's own error, weighted by how much each output matters to the
+prediction, plus what is left of the error behind the float remainder of the network (GLF-Q, 2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+from edgevit.graph.program import Program
+from edgevit.quant.blocks import Block
+from edgevit.quant.learning import Learnable, LearningOptions, learn
+from edgevit.quant.running import BATCH, Runner, Values, batches
+from edgevit.quant.simulation import Simulation
+
+# Images on which the importance of outputs is measured.
+_IMPORTANCE_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What reconstruction did for one block.
+
+    Attributes:
+        block: its name.
+        before: squared error of its outputs, weighted by importance, relative to their size, at the start.
+        after: the same with what was learned; what made it no better was taken back.
+    """
+
+    block: str
+    before: float
+    after: float
+
+
+class Reconstruction:
+    """One run over the blocks of a program; iterate it, one result a block.
+
+    Args:
+        program: the float program.
+        simulation: of the quantized one; it is changed in place.
+        blocks: a partition of the graph, in order.
+        images: (n, channels, height, width) float32.
+        options: for every block.
+        done: how many of the first blocks the simulation has learned already.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        simulation: Simulation,
+        blocks: Sequence[Block],
+        images: torch.Tensor,
+        options: LearningOptions,
+        *,
+        done: int = 0,
+    ) -> None:
+        self.plain, self.simulation = Runner(program), simulation
+        self.blocks, self.images, self.options, self.done = tuple(blocks), images, options, done
+        self._logits = self._all({self.plain.image: images}, self.plain.results[:1], quantized=False)
+        outputs = [name for block in blocks for name in block.outputs]
+        self._importance = importance(simulation, self.plain, images[:_IMPORTANCE_IMAGES], outputs)
+        # What crosses from one block to the next, of all images, in the float and in the quantized network.
+        self._float: Values = {self.plain.image: images}
+        self._quantized: Values = {self.plain.image: images}
+
+    def __iter__(self) -> Iterator[BlockResult]:
+        """Learn block after block."""
+        for index, block in enumerate(self.blocks):
+            targets = self._all(self._float, block.outputs, quantized=False, inputs=block.inputs)
+            result = self._learn(index, targets) if index >= self.done else None
+            outputs = self._all(self._quantized, block.outputs, quantized=True, inputs=block.inputs)
+            self._pass_on(index, targets, outputs)
+            if result is not None:
+                yield result
+
+    def _learn(self, index: int, targets: Values) -> BlockResult:
+        block, options = self.blocks[index], self.options
+        learnable = Learnable(*self.simulation.learnable(block.nodes))
+        learnable.decide(hard=True)
+        before, start = self._block_error(block, targets), learnable.copied()
+        if not start:
+            return BlockResult(block.name, before, before)
+        generator = torch.Generator().manual_seed(options.seed * 1000 + index)
+        count = min(options.batch, len(self.images))
+
+        def losses(_: int) -> list[torch.Tensor]:
+            rows = torch.randint(len(self.images), (count,), generator=generator)
+            given = {name: self._mixed(name, rows, generator) for name in block.inputs}
+            found = self._run(given, block.outputs, quantized=True)
+            local = self._error(found, {name: value[rows] for name, value in targets.items()})
+            return [local, self._error_behind(index, found, rows)] if options.global_images else [local]
+
+        learn(learnable, losses, options)
+        after = self._block_error(block, targets)
+        if after > before:
+            learnable.restore(start)
+        return BlockResult(block.name, before, min(before, after))
+
+    def _all(
+        self, values: Values, wanted: Sequence[str], *, quantized: bool, inputs: Sequence[str] | None = None
+    ) -> Values:
+        """Wanted values of all images, a batch at a time."""
+        parts: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+        with torch.no_grad():
+            for start in range(0, len(self.images), BATCH):
+                names = values if inputs is None else inputs
+                given = {name: values[name][start : start + BATCH] for name in names}
+                for name, value in self._run(given, wanted, quantized=quantized).items():
+                    parts[name].append(value)
+        return {name: torch.cat(found) for name, found in parts.items()}
+
+    def _run(self, given: Mapping[str, torch.Tensor], wanted: Sequence[str], *, quantized: bool) -> Values:
+        batch = len(next(iter(given.values())))
+        # Shapes that depend on the batch are read off the image, of which a later block needs nothing else.
+        image = torch.empty(1).expand(batch, *self.images.shape[1:])
+        runner = self.simulation.runner if quantized else self.plain
+        overrides = self.simulation.overrides if quantized else {}
+        folded = {name: _folded(value, runner, name) for name, value in given.items()}
+        found = runner.run({runner.image: image, **folded}, wanted, overrides=overrides)
+        return {name: _by_image(value, batch) for name, value in found.items()}
+
+    def _error(self, found: Values, targets: Values) -> torch.Tensor:
+        """Squared error, weighted by importance, relative to the targets' own weighted square."""
+        errors = []
+        for name, target in targets.items():
+            weight = self._importance[name]
+            size = (target.square() * weight).mean().clamp_min(1e-12)
+            errors.append(((found[name] - target).square() * weight).mean() / size)
+        return torch.stack(errors).mean()
+
+    def _block_error(self, block: Block, targets: Values) -> float:
+        outputs = self._all(self._quantized, block.outputs, quantized=True, inputs=block.inputs)
+        return float(self._error(outputs, targets))
+
+    def _mixed(self, name: str, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        quantized, plain = self._quantized[name][rows], self._float[name][rows]
+        keep = torch.rand(quantized.shape, generator=generator) >= self.options.drop
+        return torch.where(keep, quantized, plain)
+
+    def _error_behind(self, index: int, found: Values, rows: torch.Tensor) -> torch.Tensor:
+        """KL of the predictions when everything behind the block is float."""
+        rows = rows[: self.options.global_images]
+        given: Values = {}
+        for name in self._crossing(index):
+            given[name] = found[name][: len(rows)] if name in found else self._float[name][rows]
+        result = self.plain.results[0]
+        logits = given[result] if result in given else self._run(given, [result], quantized=False)[result]
+        return _divergence(logits, self._logits[result][rows])
+
+    def _crossing(self, index: int) -> list[str]:
+        """What a block behind this one reads, or the graph returns, of all that was computed so far."""
+        later = {name for block in self.blocks[index + 1 :] for name in block.inputs} | {
+            self.plain.results[0]
+        }
+        made = {name for block in self.blocks[: index + 1] for name in block.outputs} | {self.plain.image}
+        return sorted(later & made)
+
+    def _pass_on(self, index: int, targets: Values, outputs: Values) -> None:
+        keep = set(self._crossing(index))
+        for values, new in ((self._float, targets), (self._quantized, outputs)):
+            values.update(new)
+            for name in values.keys() - keep:
+                del values[name]
+
+
+def importance(
+    simulation: Simulation, plain: Runner, images: torch.Tensor, names: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Mean squared gradient of KL(float || quantized) by each element of some values, scaled to mean 1.
+
+    Taken at the quantized network, where the two differ: at the float one this gradient is zero
+    (APHQ-ViT, 2025, perturbs for the same reason). The float target is kept for each image.
+
+    Returns:
+        For each name a tensor of the value's shape by image, 1 in place of the images.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    for part in batches(images):
+        with torch.no_grad():
+            target = plain.run({plain.image: part}, plain.results[:1])[plain.results[0]]
+        result = simulation.runner.results[0]
+        found = simulation.runner.run({plain.image: part}, [*names, result], overrides=simulation.overrides)
+        values = [found[name] for name in names]
+        grads = torch.autograd.grad(_divergence(found[result], target), values, allow_unused=True)
+        for name, value, grad in zip(names, values, grads, strict=True):
+            squared = _by_image(torch.zeros_like(value) if grad is None else grad.square(), len(part))
+            squared = squared.sum(0, keepdim=True)
+            sums[name] = sums[name] + squared if name in sums else squared
+    return {name: _mean_one(value) for name, value in sums.items()}
+
+
+def _by_image(value: torch.Tensor, images: int) -> torch.Tensor:
+    """A value with one row an image: windows and patches are folded into the batch, within each image."""
+    return value if len(value) == images else value.reshape(images, -1, *value.shape[1:])
+
+
+def _folded(value: torch.Tensor, runner: Runner, name: str) -> torch.Tensor:
+    """A value as the graph has it."""
+    return value if value.dim() == runner.nodes[name].meta["val"].dim() else value.flatten(0, 1)
+
+
+def _mean_one(weights: torch.Tensor) -> torch.Tensor:
+    mean = weights.mean()
+    return weights / mean if mean > 0 else torch.ones_like(weights)
+
+
+def _divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean KL(target || logits) over a batch, in nats."""
+    expected = F.log_softmax(target, dim=-1)
+    return F.kl_div(F.log_softmax(logits, dim=-1), expected, reduction="batchmean", log_target=True)
