@@ -23,6 +23,7 @@ from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
 from edgevit.quant.equalize import can_equalize, equalize_outputs
+from edgevit.quant.grids import Scheme
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import Level, Levels, gives_integers, groups, without
@@ -32,6 +33,7 @@ from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
 from edgevit.quant.running import Runner, batches
+from edgevit.quant.search import Search, SearchOptions
 from edgevit.quant.sensitivity import LayerSensitivity, changed, outliers, sensitivities
 from edgevit.quant.simulation import Simulation
 
@@ -49,7 +51,7 @@ class QuantizeOptions:
     Attributes:
         precision: of `edgevit.quant.precision.BIT_WIDTHS`.
         method: "minmax" covers what was seen; "hessian" searches as Q-HyViT does; "reconstruct" learns.
-        granularity: of weight scales, "channel" or "tensor".
+        granularity: of weight scales, "channel", "tensor" or "auto".
         scheme: of activation grids, "auto", "sym" or "asym".
         placement: of `edgevit.quant.placing.PLACEMENTS`; None takes the one for the precision.
         exclude: patterns of layers that stay float.
@@ -60,7 +62,7 @@ class QuantizeOptions:
 
     precision: str = "w8a8"
     method: Method = "reconstruct"
-    granularity: Granularity = "channel"
+    granularity: Granularity = "auto"
     scheme: SchemeChoice = "auto"
     placement: str | None = None
     exclude: tuple[str, ...] = ()
@@ -124,7 +126,7 @@ def quantize(
     labels: Sequence[int] | None = None,
     precision: str = "w8a8",
     method: Method = "reconstruct",
-    granularity: Granularity = "channel",
+    granularity: Granularity = "auto",
     scheme: SchemeChoice = "auto",
     placement: str | None = None,
     levels: Levels | None = None,
@@ -144,8 +146,9 @@ def quantize(
         labels: their class indices, with which `max_drop` is measured.
         precision: "w8a8", "w8a16", "w6a6", "w4a8", "w4a4", or "w8" for weights alone.
         method: "minmax" covers what was seen; "hessian" is Q-HyViT's search (arXiv 2303.12557);
-            "reconstruct" goes on from there and learns roundings, scales and biases block by block.
-        granularity: one weight scale for each output "channel", or one for the "tensor".
+            "reconstruct" learns roundings, scales and biases block by block.
+        granularity: one weight scale for each output "channel", or one for the "tensor"; "auto" is
+            "channel", and what "hessian" finds best.
         scheme: of activation grids: "sym", "asym", or "auto", which chooses for each.
         placement: "inputs", "layers" or "full" (see `edgevit.quant.placing`); None takes "layers" for 8
             bits and more, and "inputs" below.
@@ -312,7 +315,10 @@ def _improve(
     draft: _Draft, calibration: Calibration, options: QuantizeOptions, path: str | Path | None
 ) -> tuple[BlockResult, ...]:
     """Search or learn, as the method says."""
-    if options.method != "reconstruct" or not draft.quantization.weights:
+    if options.method == "minmax" or not draft.quantization.weights:
+        return ()
+    if options.method == "hessian":
+        draft.quantization = _searched(draft, calibration, options)
         return ()
     quantized = insert_quantizers(draft.program, draft.quantization)
     simulation = Simulation(draft.program, quantized, draft.quantization)
@@ -331,6 +337,21 @@ def _improve(
     if checkpoint is not None:
         checkpoint.remove()
     return tuple(results)
+
+
+def _searched(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> Quantization:
+    schemes: tuple[Scheme, ...] = ("asym", "sym") if options.scheme == "auto" else (options.scheme,)
+    per_channel = {"auto": (True, False), "channel": (True,), "tensor": (False,)}[options.granularity]
+    search = Search(
+        draft.program,
+        draft.quantization,
+        observed=draft.observed,
+        blocks=find_blocks(draft.program),
+        images=calibration.images.to(torch.get_default_device()),
+        bits=bit_widths(options.precision),
+        options=SearchOptions(per_channel=per_channel, schemes=schemes),
+    )
+    return search.run()
 
 
 def _run_of(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> str:

@@ -16,7 +16,7 @@ from edgevit.quant.operators import is_layer, layer_of, weight_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.running import Runner
 
-Granularity = Literal["channel", "tensor"]
+Granularity = Literal["auto", "channel", "tensor"]
 SchemeChoice = Literal["auto", "sym", "asym"]
 
 # Shares of the weight's peak that are tried as the end of its grid.
@@ -29,7 +29,7 @@ def start(
     observed: Mapping[str, Observed],
     bits: BitWidths,
     *,
-    granularity: Granularity = "channel",
+    granularity: Granularity = "auto",
     scheme: SchemeChoice = "auto",
 ) -> Quantization:
     """Grids that cover everything observed, and weights rounded to the nearest.
@@ -39,7 +39,7 @@ def start(
         levels: of its operations.
         observed: every value that `edgevit.quant.levels.groups` lists.
         bits: of weights and activations.
-        granularity: one weight scale for each output channel, or one for the tensor.
+        granularity: one weight scale for each output "channel", as "auto" is, or one for the "tensor".
         scheme: of activations; "auto" is "asym", whose grid is never coarser.
     """
     activations: dict[str, ActivationGrid] = {}
@@ -70,7 +70,7 @@ def fit_weight(weight: torch.Tensor, bits: int, axis: int, *, granularity: Granu
 
     At 8 bits that is the scale that cuts nothing off; with fewer, cutting the largest few off pays.
     """
-    peak = weight_scales(weight, bits=bits, axis=axis, per_channel=granularity == "channel")
+    peak = weight_scales(weight, bits=bits, axis=axis, per_channel=granularity != "tensor")
     if bits >= 8:
         return round_weight(weight, peak, bits=bits, axis=axis)
     best = round_weight(weight, peak, bits=bits, axis=axis)
@@ -90,4 +90,4 @@ def _errors(weight: torch.Tensor, rounded: QuantizedWeight, granularity: Granula
     """Squared error of each channel, or the tensor's in place of each."""
     others = [i for i in range(weight.dim()) if i != rounded.axis]
     errors = (weight - rounded.dequantize()).square().sum(dim=others)
-    return errors if granularity == "channel" else errors.sum().expand_as(errors)
+    return errors if granularity != "tensor" else errors.sum().expand_as(errors)

@@ -178,6 +178,20 @@ class Simulation:
             tuple(self.biases[name] for name in names if name in self.biases),
         )
 
+    def set_grid(self, first: str, grid: ActivationGrid) -> None:
+        """Another grid for the group whose first value is named."""
+        self.grids[first].grid = grid
+        with torch.no_grad():
+            self.grids[first].log_scale.fill_(grid.scale).log_()
+
+    def set_weight(self, layer: str, weight: QuantizedWeight) -> None:
+        """Another rounding of a layer's weight, as decided."""
+        learned = self.weights[layer]
+        learned.start, learned.floor = weight, weight.values.float()
+        with torch.no_grad():
+            # So that the rounded weight is the floor itself.
+            learned.logits.fill_(-10.0)
+
     def state(self) -> dict[str, torch.Tensor]:
         """Every parameter by a name of its own."""
         return {
