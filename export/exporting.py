@@ -13,6 +13,7 @@ from edgevit.errors import CheckFailedError
 from edgevit.export.formats import FORMATS, ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE, ArtefactInfo, Metadata
 from edgevit.export.placement import Placement, placement
+from edgevit.export.quantized import is_quantized
 from edgevit.export.target import best_formats, choose_for
 from edgevit.export.verify import Verification, verify
 from edgevit.files import check_output, staged_folder
@@ -121,13 +122,15 @@ def export(
         minimum_ios=minimum_ios,
     )
     device = None if target is None else load_profile(target)
-    plan = _plan(to, device, choices)
+    if to is not None:
+        check_formats(to, choices)
+    program = program if isinstance(program, Program) else Program.load(program)
+    plan = _plan(to, device, choices, quantized=is_quantized(program))
     formats = [FORMATS[name] for name in plan]
     for format_ in formats:
         extras.require(format_.extra, f"exporting {format_.file}")
     output = Path(output)
     check_output(output, names=[*(format_.file for format_ in formats), METADATA_FILE], force=force)
-    program = program if isinstance(program, Program) else Program.load(program)
     with staged_folder(output) as stage:
         artefacts = []
         for format_, chosen in zip(formats, plan.values(), strict=True):
@@ -156,14 +159,14 @@ class _Planned:
 
 
 def _plan(
-    to: Sequence[str] | None, device: DeviceProfile | None, choices: ExportChoices
+    to: Sequence[str] | None, device: DeviceProfile | None, choices: ExportChoices, *, quantized: bool
 ) -> dict[str, _Planned]:
-    default = ("onnx",) if device is None else best_formats(device)
+    default = ("onnx",) if device is None else best_formats(device, quantized=quantized)
     names = default if to is None else to
     check_formats(names, choices)
     if device is None:
         return dict.fromkeys(names, _Planned(choices))
-    chosen = choose_for(device, names, choices)
+    chosen = choose_for(device, names, choices, quantized=quantized)
     return {item.format: _Planned(item.choices, item.explain()) for item in chosen}
 
 

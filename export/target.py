@@ -1,8 +1,9 @@
 """What a device asks of an export: formats, precision, layout and the oldest system, from its profile.
 
 The rule is one sentence: a format is written when one of its ways to run reaches the device's best unit
-(accelerator before GPU before CPU), in the precision that unit computes in. Everything is printed, and
-whatever the user says himself stands.
+(accelerator before GPU before CPU), in the precision that unit computes in. A quantized model keeps its own
+precision, and counts on units that compute on integers. Everything is printed, and whatever the user says
+himself stands.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edgevit.profiles import Backend, DeviceProfile
 # Accelerators of either name count alike.
 _RANK = {"cpu": 0, "gpu": 1, "npu": 2, "tpu": 2}
 _FLOATS = frozenset({"fp32", "fp16"})
+_INTEGERS = frozenset({"int8"})
 _APPLE = frozenset({"ios", "ipados"})
 
 
@@ -45,15 +47,15 @@ class TargetChoice:
         return f"{self.format}: for {self.backend.via} on the {self.backend.unit}, {', '.join(given)}"
 
 
-def best_formats(device: DeviceProfile) -> tuple[str, ...]:
-    """The formats in which float models reach the best unit that any reaches."""
-    best = {name: _best_backend(device, name) for name in device.formats}
+def best_formats(device: DeviceProfile, *, quantized: bool = False) -> tuple[str, ...]:
+    """The formats in which float (or quantized) models reach the best unit that any reaches."""
+    best = {name: _best_backend(device, name, quantized=quantized) for name in device.formats}
     ranks = {name: _RANK[backend.unit] for name, backend in best.items() if backend is not None}
     return tuple(name for name, rank in ranks.items() if rank == max(ranks.values()))
 
 
 def choose_for(
-    device: DeviceProfile, formats: Sequence[str], choices: ExportChoices
+    device: DeviceProfile, formats: Sequence[str], choices: ExportChoices, *, quantized: bool = False
 ) -> tuple[TargetChoice, ...]:
     """How each format is written for a device.
 
@@ -61,12 +63,13 @@ def choose_for(
         device: its profile.
         formats: names of known formats.
         choices: the user's; what is None is taken from the profile.
+        quantized: whether the model is.
 
     Raises:
         EdgevitError: when the device does not run a format, or no float model in it.
     """
     check_runs(device, formats)
-    return tuple(_chosen(device, name, choices) for name in formats)
+    return tuple(_chosen(device, name, choices, quantized=quantized) for name in formats)
 
 
 def check_runs(device: DeviceProfile, formats: Sequence[str], option: str = "--target") -> None:
@@ -80,17 +83,24 @@ def check_runs(device: DeviceProfile, formats: Sequence[str], option: str = "--t
             raise EdgevitError(f"{option}: {device.title} runs {', '.join(device.formats)}, not {name}")
 
 
-def _best_backend(device: DeviceProfile, name: str) -> Backend | None:
-    """The way to run float models of a format on the best unit; None where it runs none."""
-    able = [backend for backend in device.backends(name) if _FLOATS.intersection(backend.precisions)]
+def _best_backend(device: DeviceProfile, name: str, *, quantized: bool) -> Backend | None:
+    """The way to run models of a format on the best unit; None where it runs none.
+
+    Where nothing computes on integers, a quantized model's integers are unpacked into floats.
+    """
+    backends = device.backends(name)
+    able = [backend for backend in backends if quantized and _INTEGERS.intersection(backend.precisions)]
+    able = able or [backend for backend in backends if _FLOATS.intersection(backend.precisions)]
     return max(able, key=lambda backend: _RANK[backend.unit], default=None)
 
 
-def _chosen(device: DeviceProfile, name: str, given: ExportChoices) -> TargetChoice:
-    backend = _best_backend(device, name)
+def _chosen(device: DeviceProfile, name: str, given: ExportChoices, *, quantized: bool) -> TargetChoice:
+    backend = _best_backend(device, name, quantized=quantized)
     if backend is None:
         raise EdgevitError(f"--target: {device.title} runs no float {name}; quantize the model first")
-    wanted = ExportChoices(precision=_precision(backend))
+    # The floats that a quantized graph has left are as they are, but in Core ML.
+    keeps_precision = quantized and name != "coreml"
+    wanted = ExportChoices(precision=None if keeps_precision else _precision(backend))
     if name == "onnx":
         # No accelerator's provider takes opset 23's Attention (export/placement/tables), and the CPU, which
         # does, is no faster for it (docs/onnx.md).

@@ -76,3 +76,16 @@ def test_an_export_says_what_the_target_asked_for(tiny_program, tmp_path):
     line = operators_line(artefact.placement)
     assert re.search(r"; XNNPACK takes \d+; GPU delegate takes \d+ in \d+ partitions$", line), line
     assert result.passed
+
+
+def test_a_quantized_model_goes_where_integers_are_computed_in_its_own_precision():
+    assert best_formats(load_profile("coral-dev-board"), quantized=True) == ("tflite",)
+    (chosen,) = choose_for(load_profile("coral-dev-board"), ["tflite"], ExportChoices(), quantized=True)
+    assert (chosen.backend.unit, chosen.choices.precision) == ("tpu", None)
+    (chosen,) = choose_for(load_profile("pixel-8"), ["tflite"], ExportChoices(), quantized=True)
+    assert chosen.backend.unit == "cpu"
+
+
+def test_where_nothing_computes_on_integers_a_quantized_model_runs_all_the_same():
+    (chosen,) = choose_for(load_profile("iphone-15"), ["coreml"], ExportChoices(), quantized=True)
+    assert (chosen.backend.unit, chosen.choices.precision) == ("npu", "fp16")
