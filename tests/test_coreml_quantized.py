@@ -11,6 +11,8 @@ import torch
 
 from edgevit.errors import EdgevitError
 from edgevit.export.metadata import ArtefactInfo
+from edgevit.export.verify import compare, noise
+from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
 from edgevit.quant.levels import Level
 from tests.quantized_programs import Convs, Mlp, constants, quantized
@@ -168,3 +170,20 @@ def test_the_seal_covers_integer_weights(tmp_path):
     weights.write_bytes(content)
     with pytest.raises(EdgevitError, match="its sha256 differs"):
         CoremlArtefact.open(artefact.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size", "layers"), [("vit_tiny_patch16_224", 224, 50), ("mobilevit_xxs", 64, 72)]
+)
+def test_whole_models_keep_their_integers_and_are_verified(tmp_path, name, size, layers):
+    pytest.importorskip("timm")
+    program = capture(f"timm:{name}", weights="random", num_classes=10, input_size=(size, size))
+    program = quantized(program, everything=True)
+    artefact, info = written(program, tmp_path, minimum_ios="18", inputs="tensor")
+    assert info.options["weight_bits"] == {"8": layers}
+    images = noise(program.card.preprocessing, 1)
+    (output,) = compare(
+        artefact, program, images, described="noise", tolerance=5e-3, name="model", rounding=True
+    ).outputs
+    assert output.passed, output.explain()

@@ -12,6 +12,8 @@ import torch
 from edgevit.errors import EdgevitError
 from edgevit.export.onnx import OnnxArtefact, to_onnx
 from edgevit.export.quantized import parameters_of
+from edgevit.export.verify import verify
+from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
 from edgevit.quant.levels import Level
 from tests.quantized_programs import Convs, Mlp, constants, quantized
@@ -20,7 +22,9 @@ from tests.zoo import example
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from edgevit.export.onnx.quantized import kernels, parameters_in  # noqa: E402
+from edgevit.export.onnx.quantized import parameters_in  # noqa: E402
+
+LINEAR = {"MatMulIntegerToFloat": 1, "QGemm": 1, "weights_dequantized_on_every_run": 0}
 
 
 def initializers(path: Path) -> list[np.ndarray]:
@@ -89,15 +93,14 @@ def test_weights_are_stored_as_integers_only(tmp_path):
 
 def test_linear_layers_run_on_integers_and_no_weight_is_dequantized_when_it_runs(tmp_path):
     path, options = written(quantized(Mlp(), (3, 8, 8)), tmp_path)
-    assert options["integer_kernels"] == {"MatMulIntegerToFloat": 1, "QGemm": 1}
-    assert kernels(path)["DequantizeLinear"] == 0
+    assert options["onnxruntime_kernels"] == LINEAR
     assert not nodes(path, "Transpose")
 
 
 def test_convolutions_between_quantizers_run_on_integers(tmp_path):
     program = quantized(Convs(), (3, 8, 8), level=Level.INTEGER, everything=True)
     _, options = written(program, tmp_path)
-    assert options["integer_kernels"]["QLinearConv"] == 2
+    assert options["onnxruntime_kernels"]["QLinearConv"] == 2
 
 
 @pytest.mark.parametrize("batch", [1, "dynamic"])
@@ -136,7 +139,7 @@ def test_weights_alone_can_be_integers(tmp_path):
     path, options = written(program, tmp_path)
     assert options["weight_bits"] == {"4": 2}
     assert options["activation_bits"] == {}
-    assert options["integer_kernels"] == {}
+    assert options["onnxruntime_kernels"] == {"weights_dequantized_on_every_run": 2}
     assert difference(path, program) < 1e-5
 
 
@@ -161,7 +164,7 @@ def test_sixteen_bits_need_a_newer_opset(tmp_path):
         to_onnx(program, tmp_path / "model.onnx")
     path, options = written(program, tmp_path, opset=23)
     assert options["activation_bits"] == {"16": 2}
-    assert "MatMulNBits" not in kernels(path)
+    assert options["onnxruntime_kernels"] == {"weights_dequantized_on_every_run": 2}
     assert difference(path, program) < 1e-5
 
 
@@ -172,7 +175,7 @@ def test_float16_is_refused_for_a_quantized_program(tmp_path):
 
 def test_opset_23_has_the_same_kernels(tmp_path):
     _, options = written(quantized(Mlp(), (3, 8, 8)), tmp_path, opset=23)
-    assert options["integer_kernels"] == {"MatMulIntegerToFloat": 1, "QGemm": 1}
+    assert options["onnxruntime_kernels"] == LINEAR
 
 
 @pytest.mark.parametrize("kind", ["int8", "float32"])
@@ -202,3 +205,19 @@ def test_what_is_read_back_counts_every_occurrence(tmp_path):
     found = parameters_in(path.read_bytes())
     assert found == parameters_of(program)
     assert found.quantized.total() == found.dequantized.total() == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size", "layers"), [("vit_tiny_patch16_224", 224, 50), ("mobilevit_xxs", 64, 72)]
+)
+def test_whole_models_keep_their_integers_and_run_on_integer_kernels(tmp_path, name, size, layers):
+    pytest.importorskip("timm")
+    program = capture(f"timm:{name}", weights="random", num_classes=10, input_size=(size, size))
+    program = quantized(program, everything=True)
+    path, options = written(program, tmp_path)
+    assert options["weight_bits"] == {"8": layers}
+    counts = options["onnxruntime_kernels"]
+    assert counts["QGemm"] + counts["QLinearConv"] == layers
+    assert counts["weights_dequantized_on_every_run"] == 0
+    assert verify(path, against=program, samples=2).passed

@@ -101,13 +101,10 @@ def to_onnx(
 
 def _checked(program: Program, path: Path) -> dict[str, JsonValue]:
     """What a quantized file holds, after comparing it to the bit with what the Program does."""
-    from edgevit.export.onnx.quantized import INTEGER_KERNELS, kernels, parameters_in
+    from edgevit.export.onnx.quantized import kernels, parameters_in
 
     check_same(parameters_of(program), parameters_in(path.read_bytes()), path.name)
-    integer: dict[str, JsonValue] = {
-        kernel: count for kernel, count in sorted(kernels(path).items()) if kernel in INTEGER_KERNELS
-    }
-    return {**describe(program), "integer_kernels": integer}
+    return {**describe(program), "onnxruntime_kernels": dict(kernels(path))}
 
 
 def _check_options(
