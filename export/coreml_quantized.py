@@ -115,11 +115,14 @@ TRANSLATIONS: dict[str, Callable[[Any, Any], None]] = {
 
 
 def parameters_in(program: MilProgram) -> Parameters:
-    """What the quantizers of a package are made of, as the reference evaluator reads them."""
+    """What the quantizers of a package are made of, as the reference evaluator reads them.
+
+    Equal constants are stored once, so each counts once.
+    """
     found = Parameters()
     for operation in program.operations:
         if operation.kind in _DATA:
-            found.stored[_stored(operation, program.constants)] += 1
+            found.stored[_stored(operation, program.constants)] = 1
         elif operation.kind in ("quantize", "dequantize"):
             place = found.quantized if operation.kind == "quantize" else found.dequantized
             place[_grid(operation, program.constants)] += 1
@@ -133,9 +136,9 @@ def weight_types(program: MilProgram) -> Counter[str]:
 
 
 def expected_parameters(program: Program) -> Parameters:
-    """What a Program's package stores: all but the integers of biases."""
+    """What a Program's package stores: all but the integers of biases, equal constants once."""
     found = parameters_of(program)
-    kept = Counter({key: count for key, count in found.stored.items() if key[0] != "int32"})
+    kept = Counter(dict.fromkeys((key for key in found.stored if key[0] != "int32"), 1))
     return Parameters(kept, found.quantized, found.dequantized)
 
 

@@ -141,6 +141,15 @@ def test_a_constant_that_is_quantized_is_stored_as_integers(tmp_path):
     assert difference(artefact, program) < 0.02
 
 
+def test_two_layers_with_equal_weights_are_stored_once(tmp_path):
+    twins = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 1) for _ in range(2)))
+    for layer in twins:
+        torch.nn.init.zeros_(layer.weight)
+    artefact, _ = written(quantized(twins, (3, 8, 8)), tmp_path)
+    assert kinds(artefact)["conv"] == 2
+    assert kinds(artefact)["constexpr_affine_dequantize"] == 1
+
+
 def test_what_core_ml_has_not_is_refused_in_a_sentence(tmp_path):
     path = tmp_path / "model.mlpackage"
     with pytest.raises(
