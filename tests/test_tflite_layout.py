@@ -31,6 +31,9 @@ OPTIONS = {
     "BATCH_MATMUL": ("BatchMatMulOptions", {}),
     "ABS": ("AbsOptions", {}),
     "EXP": ("ExpOptions", {}),
+    "SOFTMAX": ("SoftmaxOptions", {"beta": 1.0}),
+    "SLICE": ("SliceOptions", {}),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", {"keepNumDims": True}),
     "CONV_2D": ("Conv2DOptions", {"strideH": 1, "strideW": 1}),
 }
 
@@ -80,6 +83,21 @@ class Graph:
         shape = self.shape(tensor)
         kept = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
         return self.call("MEAN", [tensor, self.ints(axes)], kept, keepDims=keep)
+
+    def slice(self, tensor, axis, begin, size):
+        starts, shape = [0] * len(self.shape(tensor)), list(self.shape(tensor))
+        starts[axis], shape[axis] = begin, size
+        return self.call("SLICE", [tensor, self.ints(starts), self.ints(shape)], shape)
+
+    def linear(self, tensor, channels):
+        *rows, width = self.shape(tensor)
+        weight = np.random.default_rng(1).standard_normal((channels, width), dtype=np.float32)
+        return self.call("FULLY_CONNECTED", [tensor, self.constant(weight), -1], [*rows, channels])
+
+    def product(self, one, other):
+        """Of one matrix with another, transposed."""
+        (*batch, rows, _), columns = self.shape(one), self.shape(other)[-2]
+        return self.call("BATCH_MATMUL", [one, other], [*batch, rows, columns], adjY=True)
 
     def conv(self, tensor, channels=None):
         """A 1x1 convolution, which only takes channels-last."""
@@ -216,40 +234,60 @@ def test_a_chain_that_would_need_seven_dimensions_is_cut():
     assert rewritten(g.finish(g.call("EXP", [two], g.shape(two))))["TRANSPOSE"] <= 2
 
 
+def any_reshape(draw, g, tensor):
+    size = math.prod(g.shape(tensor))
+    split = draw(st.sampled_from([d for d in range(1, 7) if size % d == 0]))
+    rest = size // split
+    return g.reshape(tensor, draw(st.sampled_from([(split, rest), (1, rest, split), (1, rest, 1, split)])))
+
+
+def any_mean(draw, g, tensor):
+    rank = len(g.shape(tensor))
+    axes = draw(st.sets(st.sampled_from(range(rank)), min_size=1, max_size=rank - 1))
+    return g.mean(tensor, sorted(axes), keep=draw(st.booleans()))
+
+
+def any_slice(draw, g, tensor):
+    shape = g.shape(tensor)
+    axis = draw(st.sampled_from(range(len(shape))))
+    begin = draw(st.integers(0, shape[axis] - 1))
+    return g.slice(tensor, axis, begin, draw(st.integers(1, shape[axis] - begin)))
+
+
+# Operators of a random graph: the fewest dimensions that each takes, and how it is made.
+MAKERS = {
+    "transpose": (1, lambda draw, g, x: g.transpose(x, draw(st.permutations(range(len(g.shape(x))))))),
+    "transpose again": (1, lambda draw, g, x: g.transpose(x, draw(st.permutations(range(len(g.shape(x))))))),
+    "reshape": (1, any_reshape),
+    "reshape again": (1, any_reshape),
+    "constant": (1, lambda draw, g, x: g.add(x, g.constant(np.arange(g.shape(x)[-1], dtype=np.float32)))),
+    "mean": (2, any_mean),
+    "slice": (1, any_slice),
+    "unary": (1, lambda draw, g, x: g.call("ABS", [x], g.shape(x))),
+    "softmax": (1, lambda draw, g, x: g.call("SOFTMAX", [x], g.shape(x))),
+    "linear": (2, lambda draw, g, x: g.linear(x, 3)),
+    "conv": (4, lambda draw, g, x: g.conv(x)),
+}
+
+
 @st.composite
 def graphs(draw):
-    """A random graph of reshapes, transposes, arithmetic, means and convolutions."""
+    """A random graph of reshapes, transposes, arithmetic, means, slices, products and convolutions."""
     g = Graph(draw(st.sampled_from([(1, 2, 3, 4), (1, 4, 2, 2), (2, 6), (2, 3, 2)])))
     made = [0]
     for _ in range(draw(st.integers(1, 9))):
         tensor = draw(st.sampled_from(made))
         shape = g.shape(tensor)
-        same = [other for other in made if g.shape(other) == shape]
-        kind = draw(
-            st.sampled_from(["transpose", "transpose", "reshape", "add", "constant", "mean", "unary", "conv"])
-        )
-        if kind == "transpose":
-            made.append(g.transpose(tensor, draw(st.permutations(range(len(shape))))))
-        elif kind == "reshape":
-            split = draw(st.sampled_from([d for d in range(1, 7) if math.prod(shape) % d == 0]))
-            rest = math.prod(shape) // split
-            made.append(
-                g.reshape(
-                    tensor, draw(st.sampled_from([(split, rest), (1, rest, split), (1, rest, 1, split)]))
-                )
-            )
-        elif kind == "add":
-            made.append(g.add(tensor, draw(st.sampled_from(same))))
-        elif kind == "constant":
-            values = np.arange(shape[-1], dtype=np.float32)
-            made.append(g.add(tensor, g.constant(values)))
-        elif kind == "mean":
-            axes = draw(st.sets(st.sampled_from(range(len(shape))), min_size=1, max_size=len(shape) - 1))
-            made.append(g.mean(tensor, sorted(axes), keep=True))
-        elif kind == "unary":
-            made.append(g.call("ABS", [tensor], shape))
-        elif len(shape) == 4:
-            made.append(g.conv(tensor))
+        kind = draw(st.sampled_from(["add", "product", *MAKERS]))
+        if kind in MAKERS:
+            least, make = MAKERS[kind]
+            made.extend([make(draw, g, tensor)] if len(shape) >= least else [])
+            continue
+        other = draw(st.sampled_from([other for other in made if g.shape(other) == shape]))
+        if kind == "add":
+            made.append(g.add(tensor, other))
+        elif len(shape) > 1:
+            made.append(g.product(tensor, other))
     outputs = draw(st.sets(st.sampled_from(made[1:] or made), min_size=1, max_size=2))
     return g.finish(*sorted(outputs - {0} or {g.call("ABS", [0], g.shape(0))}))
 

@@ -283,6 +283,23 @@ def test_a_bias_that_float32_cannot_hold_keeps_every_bit(tmp_path):
     np.testing.assert_array_equal(found[0], bias)
 
 
+def test_softmax_on_a_grid_that_its_kernel_has_not_is_computed_in_floats(tmp_path):
+    class Scores(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)).softmax(-1)
+
+    program = quantized(program_of(Scores(), size=(4, 4)), level=Level.INTEGER, everything=True)
+    editor = Editor(program)
+    last = calls(editor.graph, {QUANTIZE})[-1]
+    for node in (last, *last.users):
+        node.update_arg(1, 0.00390625 * 1.5)
+    program = editor.finish("another_grid")
+    to_tflite(program, tmp_path / "scores.tflite")
+    images = images_for(program, 4)
+    found = TfliteArtefact.open(tmp_path / "scores.tflite").run(images)[0]
+    np.testing.assert_allclose(found, program.run(images)[0], atol=1e-6)
+
+
 def alter_weight(model, tensor):
     model.buffers[tensor.buffer].data = model.buffers[tensor.buffer].data.copy()
     model.buffers[tensor.buffer].data[3] ^= 1
@@ -344,6 +361,6 @@ def test_a_quantized_file_runs_on_the_last_tflite_runtime(files, older_runtime, 
     images = images_for(program, 1)
     expected = program.run(images)[0]
     found = run_older(older_runtime, path, images, tmp_path)
-    # Integer kernels of another release may round the other way.
+    # Integer kernels of another release may round the other way, and so may what reads them.
     steps = [node.args[1] for node in calls(program.graph, {QUANTIZE})] if kind in INTEGER else [0]
-    assert np.abs(found - expected).max() <= 1.5 * steps[-1] + 1e-5
+    assert np.abs(found - expected).max() <= 2.5 * steps[-1] + 1e-5

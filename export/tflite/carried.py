@@ -56,9 +56,8 @@ def carry_integers(model: Any, program: Program) -> dict[str, Any]:
         _carry_bias(model, layer, kernel)
     _require_no_more(model)
     _check_grids(model, program)
-    described: dict[str, Any] = {
-        "integer_layers": f"{sum(kernel.is_integer for kernel in kernels)} of {len([*layer_operators(model)])}"
-    }
+    integer, all_layers = sum(kernel.is_integer for kernel in kernels), len([*layer_operators(model)])
+    described: dict[str, Any] = {"integer_layers": f"{integer} of {all_layers}"}
     floats = [layer.name for layer, kernel in pairs if layer.is_integer and not kernel.is_integer]
     return described | ({"float_layers": floats} if floats else {})
 
@@ -110,7 +109,7 @@ def _unpacked(model: Any, index: int, layer: IntegerLayer, axis: int) -> Any:
 def _paired(
     layers: list[IntegerLayer], kernels: list[Kernel], name: str
 ) -> list[tuple[IntegerLayer, Kernel]]:
-    """Every layer with its kernel, which has its weight, and its bias and grids where it is an integer one."""
+    """Every layer with its kernel: of its weight, and where it is integer, of its bias and grids."""
     left: dict[tuple[bytes, bytes], list[IntegerLayer]] = defaultdict(list)
     for layer in layers:
         left[layer.key].append(layer)
@@ -143,7 +142,7 @@ def _difference(layer: IntegerLayer, kernel: Kernel) -> str | None:
 
 
 def _biases(layer: IntegerLayer, kernel: Kernel) -> tuple[Array, Array]:
-    """What a layer adds, and what its kernel does, zeros where there is nothing; as float64, which is exact."""
+    """What a layer adds and what its kernel does, zeros where there is nothing, exact in float64."""
     zeros = np.zeros(len(layer.weight))
     wanted, found = (zeros if bias is None else bias for bias in (layer.bias, kernel.bias))
     return wanted.astype(np.float64), found.astype(np.float64)

@@ -90,12 +90,14 @@ class Carrier:
         root, view = placed.root, placed.view
         source = root
         if view.moves:
-            source = self._transposed(root, view)
+            source = self.transposed(placed)
         if into is None and self.shape(source) == view.shape:
             return source
         return self.reshaped(source, view.shape, into=into)
 
-    def _transposed(self, root: int, view: View) -> int:
+    def transposed(self, placed: Placed) -> int:
+        """Make the transpose of a view, whatever shape it comes out in."""
+        root, view = placed.root, placed.view
         key = ("TRANSPOSE", root, view.canonical())
         if key not in self.made:
             move = move_of(view, self.shape(root), rank_limit=RANK_LIMIT)

@@ -181,9 +181,12 @@ def _finish(
     """Bring a model to the wanted layout, precision and ends, in place; returns what to say of it."""
     from edgevit.export.tflite.carried import carry_integers
     from edgevit.export.tflite.ends import check_integer_ends, float_ends
+    from edgevit.export.tflite.fixed import free_fixed_kernels
     from edgevit.export.tflite.half import halve_weights
     from edgevit.export.tflite.layout import remove_transposes
 
+    if is_quantized(program):
+        free_fixed_kernels(model)
     remove_transposes(model)
     if not is_quantized(program):
         if precision == "fp16":

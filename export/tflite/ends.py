@@ -1,14 +1,12 @@
-"""What goes into a quantized file and what comes out of it: floats for apps, integers for devices without any."""
+"""What a quantized file takes and gives: floats for apps, integers for devices that know no others."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ai_edge_litert import schema_py_generated as schema
-
 from edgevit.errors import EdgevitError
 from edgevit.export.tflite.kernels import grid_in
-from edgevit.export.tflite.model import add_tensor, conversion, shape_of
+from edgevit.export.tflite.model import add_float_like, conversion
 
 
 def float_ends(model: Any) -> None:
@@ -20,13 +18,13 @@ def float_ends(model: Any) -> None:
     # Of both operators, the versions that take int16, the wider of the two types.
     for place, tensor in enumerate(graph.inputs):
         if grid_in(graph.tensors[tensor]) is not None:
-            made = _float(graph, tensor)
+            made = add_float_like(graph, int(tensor))
             quantize = conversion(model, "QUANTIZE", made, int(tensor), version=2)
             graph.operators = [quantize, *graph.operators]
             _rename_end(model, "inputs", place, made)
     for place, tensor in enumerate(graph.outputs):
         if grid_in(graph.tensors[tensor]) is not None:
-            made = _float(graph, tensor)
+            made = add_float_like(graph, int(tensor))
             dequantize = conversion(model, "DEQUANTIZE", int(tensor), made, version=3)
             graph.operators = [*graph.operators, dequantize]
             _rename_end(model, "outputs", place, made)
@@ -49,12 +47,6 @@ def check_integer_ends(model: Any, outputs: tuple[str, ...]) -> None:
                 f"--integer-io: {name} has no quantizer in the program; "
                 "quantize the first and the last operation too, or leave the option out"
             )
-
-
-def _float(graph: Any, tensor: int) -> int:
-    """A float32 tensor like an integer one."""
-    like = graph.tensors[tensor]
-    return add_tensor(graph, shape_of(like), schema.TensorType.FLOAT32, f"{like.name.decode()};float32")
 
 
 def _rename_end(model: Any, side: str, place: int, tensor: int) -> None:

@@ -16,7 +16,7 @@ from edgevit.export.quantized import DEQUANTIZE, DEQUANTIZE_STORED, QUANTIZE
 from edgevit.export.tflite.model import constant, operator_name
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, is_call
-from edgevit.quant.operators import FUSED_ACTIVATIONS, LAYERS, Layer
+from edgevit.quant.operators import FUSED_ACTIVATIONS, LAYERS, MOVES, Layer
 
 Array = npt.NDArray[Any]
 
@@ -121,14 +121,22 @@ def _bias(editor: Editor, node: Node, layer: Layer) -> Array | None:
 
 
 def _written(node: Node) -> Grid | None:
-    """The one grid on which all that read a layer find its result, behind an activation function."""
-    users = list(node.users)
-    if len(users) == 1 and is_call(users[0], FUSED_ACTIVATIONS):
-        return _written(users[0])
-    if not all(is_call(user, {QUANTIZE}) for user in users):
-        return None
-    grids = {_grid(user) for user in users}
+    """The one grid on which all that read a layer find its result; None where anything reads floats."""
+    grids = _read_on(node)
     return grids.pop() if len(grids) == 1 else None
+
+
+def _read_on(node: Node) -> set[Grid | None]:
+    """The grids that a value is brought to, behind an activation function or wherever it is moved."""
+    grids: set[Grid | None] = set()
+    for user in node.users:
+        if is_call(user, {QUANTIZE}):
+            grids.add(_grid(user))
+        elif is_call(user, MOVES) or (len(node.users) == 1 and is_call(user, FUSED_ACTIVATIONS)):
+            grids |= _read_on(user)
+        else:
+            grids.add(None)
+    return grids
 
 
 def _grid(node: Node) -> Grid:
@@ -181,7 +189,10 @@ def layer_operators(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def activation_grids(model: Any) -> set[Grid]:
-    """The grids of all integer tensors of a file's first graph that are no layer's weight."""
+    """The grids of all integer tensors of a file's first graph that are no layer's weight, and no number.
+
+    Where an activation is multiplied by one number the converter puts that on a grid that holds it exactly.
+    """
     graph = model.subgraphs[0]
     weights = {int(operator.inputs[1]) for _, operator in layer_operators(model)}
     weights |= {
@@ -189,8 +200,16 @@ def activation_grids(model: Any) -> set[Grid]:
         for operator in graph.operators
         if operator_name(model, operator) == "DEQUANTIZE" and int(operator.outputs[0]) in weights
     }
-    grids = (grid_in(tensor) for index, tensor in enumerate(graph.tensors) if index not in weights)
-    return {grid for grid in grids if grid is not None}
+    return {
+        grid
+        for index, tensor in enumerate(graph.tensors)
+        if index not in weights and not _is_number(model, tensor) and (grid := grid_in(tensor)) is not None
+    }
+
+
+def _is_number(model: Any, tensor: Any) -> bool:
+    values = constant(model, tensor)
+    return values is not None and values.size == 1
 
 
 def grid_in(tensor: Any) -> Grid | None:

@@ -24,18 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.export.tflite.carry import RANK_LIMIT, Carrier, Placed
+from edgevit.export.tflite.carry import RANK_LIMIT, Placed
 from edgevit.export.tflite.model import add_constant, operator_name, prune
+from edgevit.export.tflite.reshapes import ELEMENTWISE, REDUCTIONS, Reshaper
 from edgevit.export.tflite.views import View, inverse
-
-_REDUCTIONS = frozenset({"MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"})
-_ELEMENTWISE = frozenset(
-    {
-        "ABS", "ADD", "DIV", "ELU", "EXP", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "MAXIMUM",
-        "MINIMUM", "MUL", "NEG", "RELU", "RELU6", "RSQRT", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB",
-        "TANH",
-    }
-)  # fmt: skip
 
 
 def remove_transposes(model: Any) -> None:
@@ -57,7 +49,7 @@ def _transposes(model: Any, operators: list[Any]) -> int:
 
 
 @dataclass
-class _Rewrite(Carrier):
+class _Rewrite(Reshaper):
     """One pass over a graph's operators in order."""
 
     def run(self) -> None:
@@ -79,10 +71,11 @@ class _Rewrite(Carrier):
         original, operator = operator, copy.copy(operator)
         if name == "BATCH_MATMUL":
             self._read_transposed(operator)
-        elif name in _REDUCTIONS:
+        elif name in REDUCTIONS:
             self._reduce_in_place(operator)
-        elif name in _ELEMENTWISE:
+        elif name in ELEMENTWISE:
             self._compute_in_layout(operator, original)
+        self.pass_reshapes_on(name, operator)
         operator.inputs = [self.tensor(tensor) for tensor in operator.inputs]
         self.operators.append(operator)
 

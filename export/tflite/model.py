@@ -96,6 +96,12 @@ def add_tensor(graph: Any, shape: tuple[int, ...], kind: int, name: str, *, buff
     return len(graph.tensors) - 1
 
 
+def add_float_like(graph: Any, tensor: int) -> int:
+    """Add a float32 tensor of another's shape; returns its index."""
+    like = graph.tensors[tensor]
+    return add_tensor(graph, shape_of(like), schema.TensorType.FLOAT32, f"{like.name.decode()};float32")
+
+
 def opcode(model: Any, builtin: int, *, version: int = 1) -> int:
     """Index of an operator's code in the file, added where it is not there."""
     for index, code in enumerate(model.operatorCodes):
