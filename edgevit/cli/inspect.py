@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from edgevit.errors import EdgevitError
 
 if TYPE_CHECKING:
     from edgevit.export.placement import BackendPlacement
+    from edgevit.graph.inspection import Inspection
+    from edgevit.graph.program import Program
+    from edgevit.quant.bridges import Bridge
 
 _ARTEFACTS = (".onnx", ".tflite", ".mlpackage")
 
@@ -21,8 +25,11 @@ _ARTEFACTS = (".onnx", ".tflite", ".mlpackage")
 @click.option(
     "--device", metavar="NAME", help="Of an artefact: only this device's backends (edgevit devices)."
 )
+@click.option(
+    "--blocks", is_flag=True, help="Of a Program: its bridge blocks and reconstruction blocks as well."
+)
 @options.reporting
-def command(file: str, device: str | None, as_json: bool, quiet: bool) -> None:
+def command(file: str, device: str | None, blocks: bool, as_json: bool, quiet: bool) -> None:
     """Show what FILE holds.
 
     Of a Program, a .pt2 file: the card, the operators, the size and the cost. Of an artefact, .onnx,
@@ -30,22 +37,37 @@ def command(file: str, device: str | None, as_json: bool, quiet: bool) -> None:
     """
     output.prepare(as_json=as_json, quiet=quiet)
     if Path(file).suffix in _ARTEFACTS:
+        if blocks:
+            raise EdgevitError(
+                f"--blocks: {file} is an artefact; quantization looks for blocks in a Program, a .pt2 file"
+            )
         _inspect_artefact(file, device, as_json=as_json)
         return
     if device is not None:
         raise EdgevitError(
             f"--device: {file} is no artefact, and no device runs anything else; export it, then inspect that"
         )
-    _inspect_program(file, as_json=as_json)
+    _inspect_program(file, blocks=blocks, as_json=as_json)
 
 
-def _inspect_program(program: str, *, as_json: bool) -> None:
-    from edgevit.graph.inspection import describe_count, inspect
+def _inspect_program(file: str, *, blocks: bool, as_json: bool) -> None:
+    from edgevit.graph.inspection import inspect
+    from edgevit.graph.program import Program
 
+    program = Program.load(file)
     found = inspect(program)
+    parts = _parts(program) if blocks else None
     if as_json:
-        output.print_json(found)
+        output.print_json({**vars(found), **({} if parts is None else vars(parts))})
         return
+    _print_inspection(found)
+    if parts is not None:
+        _print_parts(parts)
+
+
+def _print_inspection(found: Inspection) -> None:
+    from edgevit.graph.inspection import describe_count
+
     card = found.card
     shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.output_shapes.items())
     rows = {
@@ -67,6 +89,55 @@ def _inspect_program(program: str, *, as_json: bool) -> None:
     )
     for operator in found.operators:
         click.echo(f"{operator.count:>15}  {operator.operator}")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What quantization takes a Program apart into."""
+
+    bridges: tuple[Bridge, ...]
+    blocks: tuple[_Block, ...]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A reconstruction block and what it weighs."""
+
+    kind: str
+    name: str
+    parameters: int
+    macs: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+
+def _parts(program: Program) -> _Parts:
+    from edgevit.quant.blocks import block_costs, find_blocks
+    from edgevit.quant.bridges import find_bridges
+
+    blocks = find_blocks(program)
+    costs = block_costs(program, blocks)
+    return _Parts(
+        find_bridges(program),
+        tuple(_Block(**vars(block), **vars(cost)) for block, cost in zip(blocks, costs, strict=True)),
+    )
+
+
+def _print_parts(parts: _Parts) -> None:
+    from edgevit.graph.inspection import describe_count
+
+    count = len(parts.bridges)
+    click.echo(f"{'bridge blocks':>15}  {count or 'none: no convolution stage meets a transformer stage'}")
+    for bridge in parts.bridges:
+        click.echo(f"{bridge.direction:>15}  {bridge.description}")
+    click.echo(f"{'blocks':>15}  {len(parts.blocks)}")
+    width = max((len(block.name) for block in parts.blocks), default=0)
+    for block in parts.blocks:
+        click.echo(
+            f"{block.kind:>15}  {block.name:{width}}  {describe_count(block.parameters):>8} parameters, "
+            f"{describe_count(block.macs):>8} multiply-accumulates"
+        )
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:
