@@ -69,7 +69,8 @@ class ActivationGrid:
 
     def quantize(self, values: torch.Tensor) -> torch.Tensor:
         """The nearest grid points, as reals: what a quantize-dequantize pair computes."""
-        stored = torch.round(values / self.scale) + self.zero_point
+        # Multiplied by the reciprocal, as the operators in the graph do: ties fall the same way.
+        stored = torch.round(values * (1.0 / self.scale)) + self.zero_point
         return (stored.clamp(self.quant_min, self.quant_max) - self.zero_point) * self.scale
 
     @classmethod
@@ -85,12 +86,12 @@ class ActivationGrid:
         """
         low, high = min(low, 0.0), max(high, 0.0)
         if bits == 16:
-            return cls(snapped(max(-low, high) / 32767), 0, bits)
+            return cls(snapped(max(-low, high) / 32767, up=True), 0, bits)
         levels = 2**bits - 1
         first = -(2 ** (bits - 1))
         if scheme == "sym" and low < 0 < high:
-            return cls(snapped(max(-low, high) / (levels // 2)), 0, bits)
-        scale = snapped((high - low) / levels)
+            return cls(snapped(max(-low, high) / (levels // 2), up=True), 0, bits)
+        scale = snapped((high - low) / levels, up=True)
         return cls(scale, first + min(levels, round(-low / scale)), bits)
 
 
@@ -129,7 +130,7 @@ def weight_scales(weight: torch.Tensor, *, bits: int, axis: int, per_channel: bo
     largest = weight.abs().amax(dim=[i for i in range(weight.dim()) if i != axis])
     if not per_channel:
         largest = largest.max().expand_as(largest)
-    return snapped_tensor(largest / weight_limit(bits))
+    return snapped_tensor(largest / weight_limit(bits), up=True)
 
 
 def round_weight(weight: torch.Tensor, scales: torch.Tensor, *, bits: int, axis: int) -> QuantizedWeight:
@@ -150,17 +151,22 @@ def quantize_bias(bias: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     return stored.clamp(-_BIAS_LIMIT, _BIAS_LIMIT).to(torch.int32)
 
 
-def snapped(scale: float) -> float:
-    """The float16 number nearest to a scale, never 0 and never infinite.
+def snapped(scale: float, *, up: bool = False) -> float:
+    """The float16 number nearest to a scale, or the first that is no smaller; never 0 and never infinite.
 
-    >>> snapped(0.1)
-    0.0999755859375
+    >>> snapped(0.1), snapped(0.1, up=True)
+    (0.0999755859375, 0.10003662109375)
     """
     if not math.isfinite(scale):
         raise ValueError(f"a scale of {scale}")
-    return float(snapped_tensor(torch.tensor(scale)))
+    return float(snapped_tensor(torch.tensor(scale, dtype=torch.float64), up=up))
 
 
-def snapped_tensor(scales: torch.Tensor) -> torch.Tensor:
+def snapped_tensor(scales: torch.Tensor, *, up: bool = False) -> torch.Tensor:
     """`snapped` for every element, float32."""
-    return scales.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).half().float()
+    scales = scales.clamp(_SMALLEST_SCALE, _LARGEST_SCALE)
+    nearest = scales.half()
+    if up:
+        # Positive float16 numbers are in the order of their bits.
+        nearest = (nearest.view(torch.int16) + (nearest < scales)).view(torch.float16)
+    return nearest.float()
