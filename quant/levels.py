@@ -64,21 +64,29 @@ def reads_integers(node: Node, levels: Levels) -> bool:
 
 
 def with_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
-    """The levels, with every operation integer that moves nothing but integers."""
+    """The levels, with every operation integer that moves nothing but integers, or that a layer absorbs."""
     result = dict(levels)
     for node in graph.nodes:
         sources = _activations(node) if is_call(node, MOVES) else []
         if sources and all(gives_integers(source, result) for source in sources):
             result[node.name] = Level.INTEGER
+        if any(_can_absorb(source, node) for source in _integer_sources(node, result)):
+            result[node.name] = Level.INTEGER
     return result
 
 
 def without(graph: Graph, levels: Levels, layer: str) -> dict[str, Level]:
-    """The levels with one layer float, and with it what only moves its output."""
+    """The levels with one layer float, and with it what it absorbs and what only moves its output.
+
+    No value needs a grid afterwards that needed none before.
+    """
     result = {name: level for name, level in levels.items() if name != layer}
     for node in graph.nodes:
         sources = _activations(node) if is_call(node, MOVES) else []
-        if sources and not any(gives_integers(source, result) for source in sources):
+        moved = any(gives_integers(source, levels) for source in sources)
+        if moved and not any(gives_integers(source, result) for source in sources):
+            result.pop(node.name, None)
+        if _follows_absorbed(node, levels) and node.all_input_nodes[0].name == layer:
             result.pop(node.name, None)
     return result
 
@@ -134,16 +142,22 @@ def _activations(node: Node) -> list[Node]:
     return [source for source in node.all_input_nodes if _is_tuple(source) or is_activation(source)]
 
 
+def _integer_sources(node: Node, levels: Levels) -> list[Node]:
+    return [source for source in node.all_input_nodes if level_of(source, levels) == Level.INTEGER]
+
+
 def _is_tuple(node: Node) -> bool:
     return isinstance(node.meta.get("val"), tuple | list)
 
 
+def _can_absorb(layer: Node, user: Node) -> bool:
+    """Whether the one reader of a layer is an activation function that runtimes compute inside the layer."""
+    return is_layer(layer) and len(layer.users) == 1 and is_call(user, FUSED_ACTIVATIONS)
+
+
 def _is_absorbed(node: Node, levels: Levels) -> bool:
-    """Whether the one reader is an activation function that runtimes compute inside the layer."""
-    if not is_layer(node) or len(node.users) != 1:
-        return False
-    user = next(iter(node.users))
-    return is_call(user, FUSED_ACTIVATIONS) and level_of(user, levels) == Level.INTEGER
+    user = next(iter(node.users), node)
+    return _can_absorb(node, user) and level_of(user, levels) == Level.INTEGER
 
 
 def _follows_absorbed(node: Node, levels: Levels) -> bool:
