@@ -8,7 +8,7 @@ from edgevit.export import export, verify
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.quant.levels import Level
 from tests.quantized_programs import quantized
-from tests.test_tflite import images_for, older_runtime, run_older  # noqa: F401
+from tests.test_tflite import from_timm, images_for, older_runtime, run_older  # noqa: F401
 from tests.tflite_models import Hybrid, program_of
 
 pytest.importorskip("litert_torch")
@@ -88,10 +88,10 @@ def constants_in(path):
     # The interpreter adds tensors of its own at the end.
     for details, tensor in zip(interpreter.get_tensor_details(), model.subgraphs[0].tensors, strict=False):
         stored = details["quantization_parameters"]
-        # The bounds of a clamp are scalars.
-        if constant(model, tensor) is None or not stored["scales"].size or not len(details["shape"]):
+        is_constant = constant(model, tensor) is not None and stored["scales"].size > 0
+        # Those of activations, such as a class token, can have a zero point.
+        if not is_constant or stored["zero_points"].any():
             continue
-        assert not stored["zero_points"].any()
         found.append(
             (interpreter.get_tensor(details["index"]), stored["scales"], stored["quantized_dimension"])
         )
@@ -109,9 +109,8 @@ def stored_in(program):
         yield moved, scales, axis
 
 
-@pytest.mark.parametrize("kind", INTEGER)
-def test_weights_biases_and_scales_are_the_program_s_to_the_bit(files, kind):
-    program, path, _ = files[kind]
+def assert_stored(program, path):
+    """That every integer weight and bias of a program is in its file, with its scales and axis."""
     found = constants_in(path)
     for values, scales, axis in stored_in(program):
         same = [
@@ -122,6 +121,27 @@ def test_weights_biases_and_scales_are_the_program_s_to_the_bit(files, kind):
             and stored[2] == axis
         ]
         assert same, f"{values.dtype} {values.shape}"
+
+
+@pytest.mark.parametrize("kind", INTEGER)
+def test_weights_biases_and_scales_are_the_program_s_to_the_bit(files, kind):
+    program, path, _ = files[kind]
+    assert_stored(program, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "layers"), [("vit_tiny_patch16_224", 50), ("mobilevit_xxs", 72)])
+def test_models_of_the_field_are_the_program_s_to_the_bit(tmp_path, name, layers):
+    pytest.importorskip("timm")
+    program = quantized(from_timm(name), level=Level.INTEGER)
+    info = to_tflite(program, tmp_path / "model.tflite", layout="nhwc")
+    assert info.options["integer_layers"] == f"{layers} of {layers}"
+    assert_stored(program, tmp_path / "model.tflite")
+    images = images_for(program, 1)
+    found, expected = (
+        one.run(images)[0] for one in (TfliteArtefact.open(tmp_path / "model.tflite"), program)
+    )
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -281,6 +301,28 @@ def test_a_bias_that_float32_cannot_hold_keeps_every_bit(tmp_path):
     to_tflite(program, tmp_path / "dead.tflite")
     found = [values for values, *_ in constants_in(tmp_path / "dead.tflite") if values.dtype == np.int32]
     np.testing.assert_array_equal(found[0], bias)
+
+
+def test_a_result_that_is_read_on_two_grids_is_rounded_once_for_each(tmp_path):
+    class Branches(nn.Module):
+        """What the first layer gives is read by another, and joined with more for a third."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+            self.third = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            first = self.first(x)
+            return self.third(torch.cat([first, 30 * self.second(first).sigmoid()], 1)).mean((2, 3))
+
+    program = quantized(program_of(Branches(), size=(4, 4)), level=Level.INPUTS)
+    to_tflite(program, tmp_path / "branches.tflite")
+    images = images_for(program, 16)
+    expected = program.run(images)[0]
+    found = TfliteArtefact.open(tmp_path / "branches.tflite").run(images)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert count_operators(tmp_path / "branches.tflite")["COS"] == 0
 
 
 def test_softmax_on_a_grid_that_its_kernel_has_not_is_computed_in_floats(tmp_path):

@@ -117,6 +117,7 @@ class _Entry(torch.nn.Module):
 def _converted(program: Program, layout: Layout) -> Any:
     """The converter's ``ModelT``, of integer kernels where quantizers stand around an operator."""
     litert_torch = _import_converter()
+    from edgevit.export.tflite.barriers import remove_barriers
     from edgevit.export.tflite.model import parse
 
     integer = is_quantized(program)
@@ -130,7 +131,9 @@ def _converted(program: Program, layout: Layout) -> Any:
                 (torch.zeros(*outer, *image),),
                 quant_config=_integer_kernels() if integer else None,
             )
-            return parse(bytes(converted.model_content()))
+            model = parse(bytes(converted.model_content()))
+            remove_barriers(model, program)
+            return model
     # The converter raises whatever its MLIR passes and torch's decompositions raise.
     except Exception as error:
         raise EdgevitError(f"{program.card.name} cannot be written as TFLite: {_reason(error)}") from error

@@ -122,18 +122,18 @@ def _bias(editor: Editor, node: Node, layer: Layer) -> Array | None:
 
 def _written(node: Node) -> Grid | None:
     """The one grid on which all that read a layer find its result; None where anything reads floats."""
-    grids = _read_on(node)
+    grids = grids_read(node)
     return grids.pop() if len(grids) == 1 else None
 
 
-def _read_on(node: Node) -> set[Grid | None]:
+def grids_read(node: Node) -> set[Grid | None]:
     """The grids that a value is brought to, behind an activation function or wherever it is moved."""
     grids: set[Grid | None] = set()
     for user in node.users:
         if is_call(user, {QUANTIZE}):
             grids.add(_grid(user))
         elif is_call(user, MOVES) or (len(node.users) == 1 and is_call(user, FUSED_ACTIVATIONS)):
-            grids |= _read_on(user)
+            grids |= grids_read(user)
         else:
             grids.add(None)
     return grids

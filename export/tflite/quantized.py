@@ -13,6 +13,7 @@ import torch
 from torch.fx import Node
 
 from edgevit.export.quantized import DEQUANTIZE, DEQUANTIZE_STORED, QUANTIZE, decomposed
+from edgevit.export.tflite.barriers import raise_barriers
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls, is_call
 from edgevit.quant.grids import along
@@ -47,9 +48,10 @@ def spell_out_quantizers(program: Program) -> Program:
     exceeding = [node for node in narrow if not _is_within(node)]
     for node in narrow:
         _spell_out_bounds(editor, node, clamp=node in exceeding)
+    barriers = raise_barriers(editor)
     for node in calls(editor.graph, {DEQUANTIZE}):
         _give_one_to_each(editor, node)
-    return editor.finish("spell_out_quantizers", weights=len(weights), narrow=len(narrow))
+    return editor.finish("spell_out_quantizers", weights=len(weights), narrow=len(narrow), barriers=barriers)
 
 
 def _spell_out_weight(editor: Editor, node: Node) -> None:
