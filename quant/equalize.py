@@ -9,17 +9,12 @@ from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor
-from edgevit.quant.operators import bias_of, is_layer, weight_of
+from edgevit.quant.operators import bias_of, channel_dim, is_layer, weight_of
 
 aten = torch.ops.aten
 
 # A channel is never stretched further: what it holds is noise beside the others.
 _LARGEST_STRETCH = 2.0**10
-
-
-def channel_dim(rank: int) -> int:
-    """The dimension of the channels: the second of a feature map, the last of tokens."""
-    return 1 if rank == 4 else -1
 
 
 def equalize_outputs(program: Program, layers: Collection[str], peaks: Mapping[str, torch.Tensor]) -> Program:
@@ -71,7 +66,7 @@ def _equalize(editor: Editor, node: Node, alpha: torch.Tensor) -> None:
     node.replace_input_with(weight, editor.with_value(weight, node, weight_value / rows))
     node.replace_input_with(bias, editor.with_value(bias, node, bias_value / alpha))
     rank = node.meta["val"].dim()
-    back = alpha.reshape(-1, *[1] * (rank - 2)) if channel_dim(rank) == 1 else alpha
+    back = alpha.reshape(-1, *[1] * (rank - 2)) if channel_dim(node, rank) == 1 else alpha
     with editor.before(node.next):
         factor = editor.add_tensor(f"{editor.path(weight)}_alpha", back)
         restored = editor.call(aten.mul.Tensor, node, factor)

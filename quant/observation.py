@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.progress import track
-from edgevit.quant.equalize import channel_dim
+from edgevit.quant.operators import channel_dim
 from edgevit.quant.running import Runner, batches
 
 # Numbers kept of each value for searching its grid.
@@ -35,7 +37,9 @@ class Observed:
     @property
     def is_constant(self) -> bool:
         """Whether it was the same number everywhere."""
-        return bool((self.samples == self.samples[0]).all()) and self.low in (0.0, self.high)
+        number = float(self.samples[0])
+        seen = bool((self.samples == number).all())
+        return seen and (self.low, self.high) == (min(number, 0.0), max(number, 0.0))
 
 
 def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> dict[str, Observed]:
@@ -52,7 +56,7 @@ def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> d
     share = max(1, _SAMPLES // len(parts))
 
     def look(name: str, value: torch.Tensor) -> None:
-        new = _observed(value, share)
+        new = _observed(runner.nodes[name], value, share)
         found[name] = _merged(found[name], new) if name in found else new
 
     with torch.no_grad():
@@ -61,10 +65,10 @@ def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> d
     return found
 
 
-def _observed(value: torch.Tensor, share: int) -> Observed:
+def _observed(node: Node, value: torch.Tensor, share: int) -> Observed:
     magnitudes = value.abs()
     if value.dim() > 1:
-        dim = channel_dim(value.dim()) % value.dim()
+        dim = channel_dim(node, value.dim()) % value.dim()
         magnitudes = magnitudes.amax(dim=[i for i in range(value.dim()) if i != dim])
     return Observed(
         min(float(value.min()), 0.0), max(float(value.max()), 0.0), magnitudes, _drawn(value.flatten(), share)
@@ -84,8 +88,9 @@ def _drawn(numbers: torch.Tensor, count: int) -> torch.Tensor:
 
 def _merged(old: Observed, new: Observed) -> Observed:
     return Observed(
-        min(old.low, new.low),
-        max(old.high, new.high),
+        # Not Python's min and max, which may drop a NaN.
+        float(np.minimum(old.low, new.low)),
+        float(np.maximum(old.high, new.high)),
         torch.maximum(old.peaks, new.peaks) if old.peaks.shape == new.peaks.shape else new.peaks,
         torch.cat([old.samples, new.samples]),
     )

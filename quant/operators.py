@@ -124,6 +124,16 @@ def bias_of(node: Node) -> Node | None:
     return bias if isinstance(bias, Node) else None
 
 
+def channel_dim(node: Node, rank: int) -> int:
+    """The dimension of the channels of a node's value.
+
+    A layer's operator says it; else it is the second of a feature map, and the last of tokens.
+    """
+    if node.target in LAYERS:
+        return -1 if node.target is aten.linear.default else 1
+    return 1 if rank == 4 else -1
+
+
 def can_be_integer(node: Node) -> bool:
     """Whether integer runtimes have a kernel for the node."""
     return is_layer(node) or is_call(node, PRODUCTS | MOVES | POINTWISE)
