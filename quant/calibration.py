@@ -36,7 +36,8 @@ class Calibration:
         """Check the images against the program.
 
         Raises:
-            EdgevitError: when they are fewer than 8, of another shape, or not finite.
+            EdgevitError: when they are fewer than 8, of another shape, or not finite, or have more or
+                fewer labels.
         """
         if len(images) < FEWEST_IMAGES:
             raise EdgevitError(
@@ -50,6 +51,8 @@ class Calibration:
             )
         if not np.isfinite(images).all():
             raise EdgevitError("--calib: the prepared images hold NaN or infinite values")
+        if labels is not None and len(labels) != len(images):
+            raise EdgevitError(f"--calib: {len(images)} images and {len(labels)} labels; each image has one")
         if labels is not None and len(set(labels)) == 1:
             warnings.warn(
                 f"--calib: all {len(images)} images are of class {labels[0]}; ranges learned from one class "
