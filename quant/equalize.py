@@ -15,6 +15,8 @@ aten = torch.ops.aten
 
 # A channel is never stretched further: what it holds is noise beside the others.
 _LARGEST_STRETCH = 2.0**10
+# Other images reach further than those that were seen, and a channel of its own range has nothing to spare.
+_HEADROOM = 1.25
 
 
 def equalize_outputs(program: Program, layers: Collection[str], peaks: Mapping[str, torch.Tensor]) -> Program:
@@ -28,7 +30,7 @@ def equalize_outputs(program: Program, layers: Collection[str], peaks: Mapping[s
 
         linear(x, W / a, b / a) -> z, mul(z, a) -> y
 
-    with ``a[c] = peak[c] / max(peak)``. z has one range for all its channels, so that one scale for the
+    with ``a[c] = peak[c] / max(peak)``, and some headroom. z has one range for all its channels, so that one scale for the
     tensor is as good as one for each channel, which TFLite and Core ML cannot express. The weight's
     integers stay what they were, its scales take up ``1 / a`` (per-channel alpha as in HyQ's QADS, put
     to the output instead of into the next layer, so that anything may follow).
@@ -46,14 +48,18 @@ def equalize_outputs(program: Program, layers: Collection[str], peaks: Mapping[s
 
 
 def stretch(peaks: torch.Tensor) -> torch.Tensor:
-    """Each channel's peak relative to the largest, float32 in (0, 1]."""
+    """Each channel's peak relative to the largest, with headroom, float32 in (0, 1]."""
     largest = peaks.max().clamp_min(torch.finfo(torch.float32).tiny)
-    return (peaks / largest).clamp_min(1 / _LARGEST_STRETCH)
+    return (_HEADROOM * peaks / largest).clamp(1 / _LARGEST_STRETCH, 1.0)
 
 
 def can_equalize(node: Node) -> bool:
-    """Whether `equalize_outputs` can change a layer."""
-    return is_layer(node) and bias_of(node) is not None
+    """Whether `equalize_outputs` can change a layer, and should.
+
+    Not the classifier: its channels are classes, and calibration images need not show each of them.
+    """
+    returned = any(user.op == "output" for user in node.users)
+    return is_layer(node) and bias_of(node) is not None and not returned
 
 
 def _equalize(editor: Editor, node: Node, alpha: torch.Tensor) -> None:

@@ -50,11 +50,11 @@ def place(graph: Graph, placement: str, bits: BitWidths, exclude: Sequence[str] 
     layers, others = PLACEMENTS[placement]
     if bits.activations is None:
         layers, others = Level.WEIGHTS, Level.FLOAT
-    excluded = _excluded(graph, exclude)
+    kept = excluded(graph, exclude)
     levels: dict[str, Level] = {}
     for node in graph.nodes:
         level = layers if is_layer(node) else others if can_be_integer(node) else Level.FLOAT
-        if level != Level.FLOAT and node.name not in excluded:
+        if level != Level.FLOAT and node.name not in kept:
             levels[node.name] = level
     return with_moves(graph, levels) if layers == Level.INTEGER else levels
 
@@ -65,7 +65,12 @@ def module_path(node: Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
-def _excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
+def excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
+    """The layers that some patterns fit.
+
+    Raises:
+        EdgevitError: when a pattern fits none.
+    """
     layers = [node for node in graph.nodes if is_layer(node)]
     found: set[str] = set()
     for pattern in patterns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -43,9 +44,12 @@ def start(
         scheme: of activations; "auto" is "asym", whose grid is never coarser.
     """
     activations: dict[str, ActivationGrid] = {}
+    image = str(program.exported.graph_signature.user_inputs[0])
     for group in groups(program.graph, levels):
-        grid = group.fixed or cover((observed[name] for name in group.values), bits, scheme)
-        activations |= dict.fromkeys(group.values, grid)
+        found = [observed[name] for name in group.values]
+        if group.values[0] == image:
+            found.append(_beyond(found[0], bits))
+        activations |= dict.fromkeys(group.values, group.fixed or cover(found, bits, scheme))
     constants = Runner(program).constants
     weights = {
         node.name: fit_weight(
@@ -63,6 +67,17 @@ def cover(values: Iterable[Observed], bits: BitWidths, scheme: SchemeChoice) -> 
     kind: Scheme = "sym" if scheme == "sym" else "asym"
     low, high = min(value.low for value in found), max(value.high for value in found)
     return ActivationGrid.of_range(low, high, bits=bits.activations or 8, scheme=kind)
+
+
+def _beyond(image: Observed, bits: BitWidths) -> Observed:
+    """A range one step wider than the image's.
+
+    Pixels are multiples of one step themselves. On a grid of that very step they would all lie halfway
+    between two points (0 is on the grid and, with a mean of one half, is no pixel), each rounded as far as
+    can be; on the next coarser one their errors are spread evenly.
+    """
+    step = (image.high - image.low) / 2 ** (bits.activations or 8)
+    return replace(image, high=image.high + step)
 
 
 def fit_weight(weight: torch.Tensor, bits: int, axis: int, *, granularity: Granularity) -> QuantizedWeight:

@@ -18,7 +18,10 @@ from edgevit.errors import EdgevitError, closest
 from edgevit.files import abandon_staged
 
 # In the order people meet them.
-_COMMANDS = ("deploy", "capture", "inspect", "export", "verify", "evaluate", "profile", "devices", "doctor")
+_COMMANDS = (
+    *("deploy", "capture", "inspect", "compress", "export", "verify", "evaluate", "profile"),
+    *("devices", "doctor"),
+)
 
 _FAILED, _BAD_INPUT, _BUG = 1, 2, 70
 

@@ -160,7 +160,9 @@ def export_choices(function: F) -> F:
             help="Integers in and out of a quantized model (TFLite).",
         ),
         click.option("--coreml-input", metavar="image|tensor", help="Core ML's input.  [default: image]"),
-        click.option("--minimum-ios", metavar="16|17|18", help="Oldest iOS (Core ML).  [default: 16; 17 if quantized]"),
+        click.option(
+            "--minimum-ios", metavar="16|17|18", help="Oldest iOS (Core ML).  [default: 16; 17 if quantized]"
+        ),
     )(function)
 
 

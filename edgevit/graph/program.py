@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,6 +166,8 @@ class Program:
 
 def read_exported(path: Path, extra_files: dict[str, str] | None = None) -> ExportedProgram:
     """The exported graph in a ``.pt2`` file, after `check_archive`; `extra_files` is filled in place."""
+    # Declares the operators of quantizers, which the archive may call.
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
     with path.open("rb") as stream:
         check_archive(stream, str(path))
         try:

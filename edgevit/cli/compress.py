@@ -1,0 +1,118 @@
+"""``edgevit compress``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgevit.cli import options, output
+
+if TYPE_CHECKING:
+    from edgevit.compression import CompressResult
+    from edgevit.recipe import QuantizeRecipe
+
+# Layers that are named one by one.
+_SHOWN = 5
+
+
+@click.command(short_help="Make a Program smaller and faster, and measure what that costs.")
+@click.argument("program")
+@click.option("--quantize", "precision", metavar="BITS", help="w8a8, w8a16, w6a6, w4a8, w4a4 or w8.")
+@click.option("--recipe", metavar="FILE", help="Repeat what a recipe says.")
+@click.option("--calib", metavar="DIR", required=True, help="Images to calibrate with, labelled or not.")
+@click.option("-o", "--output", "output_file", metavar="FILE", required=True, help="The .pt2 file to write.")
+@click.option("--engine", metavar="NAME", help="edgevit or nncf.  [default: edgevit]")
+@click.option("--method", metavar="NAME", help="minmax, hessian or reconstruct.  [default: reconstruct]")
+@click.option("--images", type=click.IntRange(min=1), help="Of the folder, drawn by chance.  [default: 256]")
+@click.option("--granularity", metavar="NAME", help="Of weight scales: auto, channel or tensor.")
+@click.option("--scheme", metavar="NAME", help="Of activation grids: auto, sym or asym.")
+@click.option(
+    "--placement", metavar="NAME", help="inputs, layers, full or measured.  [default: measured for 8 bits]"
+)
+@click.option("--to", metavar="FORMAT", help="Whose runtime decides where integers pay.  [default: onnx]")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay float; may be repeated.")
+@click.option("--max-drop", type=float, metavar="POINTS", help="Of accuracy on the images, at most.")
+@click.option("--iterations", type=click.IntRange(min=1), help="Of reconstruction, a block.  [default: 200]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of everything drawn by chance.  [default: 0]")
+@click.option("--torch-device", default="cpu", show_default=True, metavar="cpu|cuda", help="Calibrate there.")
+@options.on_bad_image
+@click.option("--force", is_flag=True, help="Replace what is there; write it even if slower than float.")
+@options.reporting
+def command(
+    *,
+    program: str,
+    precision: str | None,
+    recipe: str | None,
+    calib: str,
+    output_file: str,
+    torch_device: str,
+    on_bad_image: Any,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **choices: Any,
+) -> None:
+    """Quantize PROGRAM, a .pt2 file, with the images of a folder."""
+    output.prepare(as_json=as_json, quiet=quiet)
+    wanted = _recipe(precision, recipe, choices)
+    from edgevit.compression import compress, summary
+
+    result = compress(
+        program,
+        calib=calib,
+        output=output_file,
+        recipe=wanted,
+        torch_device=torch_device,
+        on_bad_image=on_bad_image,
+        force=force,
+    )
+    if as_json:
+        output.print_json(summary(result))
+        return
+    print_result(result)
+
+
+def _recipe(precision: str | None, path: str | None, choices: dict[str, Any]) -> QuantizeRecipe:
+    """What was asked for: on the command line, or in a file."""
+    given = {name: value for name, value in choices.items() if value not in (None, ())}
+    if (precision is None) == (path is None):
+        raise click.UsageError("give either --quantize BITS or --recipe FILE")
+    from edgevit.recipe import QuantizeRecipe, Recipe
+
+    if path is None:
+        return QuantizeRecipe(precision=precision or "", **given)
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise click.UsageError(f"--{option} with --recipe: write it into {path}, which says everything")
+    return Recipe.read(path).quantize
+
+
+def print_result(result: CompressResult) -> None:
+    """What was decided, what it cost and gained, and what comes next."""
+    found = result.quantization
+    for remark in found.remarks:
+        click.echo(f"note: {remark}")
+    if result.placement is not None:
+        for candidate in result.placement.candidates:
+            click.echo(
+                f"  {candidate.region}: {candidate.layers} layers at {candidate.level.lower()}, "
+                f"{candidate.ratio:.2f}x"
+            )
+    for layer, reason in list(found.kept_float.items())[:_SHOWN]:
+        click.echo(f"  {layer} stays float: {reason}")
+    if len(found.kept_float) > _SHOWN:
+        click.echo(f"  ... {len(found.kept_float) - _SHOWN} more layers stay float")
+    worst = sorted(found.sensitivity, key=lambda item: -item.divergence)[:_SHOWN]
+    names = ", ".join(f"{item.module or item.layer} {item.divergence:.2g}" for item in worst)
+    click.echo(f"most sensitive (KL in nats when quantized alone): {names}")
+    if result.format is not None:
+        click.echo(
+            f"{result.format}: {result.latency_ratio:.2f}x the latency of float on one thread, "
+            f"{result.size_ratio:.2f}x its size"
+        )
+    click.echo(
+        f"{output.TICK} {result.path}  drop {found.drop:.2f} points on {found.images} images, "
+        f"{found.seconds:.0f} s, {found.peak_memory_mib:.0f} MiB"
+    )
+    click.echo(f"next: edgevit export {result.path} --to {result.format or 'onnx'} -o DIR")

@@ -1,0 +1,227 @@
+"""Compress: from a Program and calibration images to a smaller, faster Program, its recipe and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgevit import extras
+from edgevit.errors import CheckFailedError, EdgevitError, closest
+from edgevit.export.formats import FORMATS
+from edgevit.files import check_output, staged_folder
+from edgevit.graph.program import Array, Program
+from edgevit.images import ImageReader, OnBadImage, open_folder
+from edgevit.profiling.quantized import TIMED, MeasuredPlacement, measure_placement, relative
+from edgevit.quant.levels import Level, Levels
+from edgevit.quant.placing import PLACEMENTS
+from edgevit.quant.precision import bit_widths
+from edgevit.quant.quantizing import Engine, Method, QuantizeResult, quantize
+from edgevit.quant.ranges import Granularity, SchemeChoice
+from edgevit.recipe import LevelName, QuantizeRecipe, Recipe
+
+MEASURED = "measured"
+LEVEL_NAMES: dict[Level, LevelName] = {
+    Level.WEIGHTS: "weights",
+    Level.INPUTS: "inputs",
+    Level.INTEGER: "integer",
+}
+# A ratio up to this is within the noise of the measurement.
+SLOWER = 1.03
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """What `compress` made.
+
+    Attributes:
+        path: of the compressed Program.
+        recipe: the file that makes it again.
+        report: the same figures as here, as JSON.
+        quantization: what was quantized, and what it did to the predictions.
+        placement: what was measured to decide where integers pay; None where the user decided.
+        format: the format in whose runtime speed and size were measured; None without one here.
+        latency_ratio: time of the artefact relative to the float one's, one thread.
+        size_ratio: its bytes, likewise.
+    """
+
+    path: Path
+    recipe: Path
+    report: Path
+    quantization: QuantizeResult
+    placement: MeasuredPlacement | None
+    format: str | None
+    latency_ratio: float | None
+    size_ratio: float | None
+
+
+def compress(
+    program: Program | str | Path,
+    *,
+    calib: str | Path,
+    output: str | Path,
+    recipe: QuantizeRecipe,
+    torch_device: str = "cpu",
+    on_bad_image: OnBadImage = "fail",
+    force: bool = False,
+) -> CompressResult:
+    """Quantize a Program as a recipe says, and write it with recipe and report beside it.
+
+    Args:
+        program: the float Program, or its ``.pt2``.
+        calib: a folder of images; with labels, `recipe.max_drop` is measured in accuracy.
+        output: the ``.pt2`` file to write.
+        recipe: what to do.
+        torch_device: where calibration runs, "cpu" or "cuda".
+        on_bad_image: "fail" or "skip".
+        force: replace what is there, and write an artefact that is slower than float.
+
+    Raises:
+        EdgevitError: when anything cannot be used.
+        CheckFailedError: when the result would be slower than the float model, without `force`.
+    """
+    path = Path(output)
+    if path.suffix != ".pt2":
+        raise EdgevitError(f"--output: {path} must end in .pt2")
+    names = [path.name, f"{path.stem}.recipe.yaml", f"{path.stem}.compress.json"]
+    for name in names:
+        check_output(path.with_name(name), force=force)
+    _check(recipe)
+    program = program if isinstance(program, Program) else Program.load(program)
+    images, labels = _images(program, calib, recipe, on_bad_image)
+    placement = _measured(program, recipe, force=force)
+    result = quantize(
+        program,
+        images,
+        labels=labels,
+        precision=recipe.precision,
+        engine=cast(Engine, recipe.engine),
+        method=cast(Method, recipe.method),
+        granularity=cast(Granularity, recipe.granularity),
+        scheme=cast(SchemeChoice, recipe.scheme),
+        placement=None if recipe.placement == MEASURED else recipe.placement,
+        levels=_named_levels(recipe) if placement is None else placement.levels,
+        exclude=recipe.exclude,
+        max_drop=recipe.max_drop,
+        iterations=recipe.iterations,
+        seed=recipe.seed,
+        torch_device=torch_device,
+        checkpoint=path.with_name(f"{path.stem}.partial"),
+    )
+    format_ = recipe.to if recipe.to in TIMED and not extras.missing(FORMATS[recipe.to].extra) else None
+    latency, size = (None, None) if format_ is None else relative(program, result.program, format_)
+    _check_speed(recipe, latency, force=force)
+    paths = [path.with_name(name) for name in names]
+    found = CompressResult(paths[0], paths[1], paths[2], result, placement, format_, latency, size)
+    if placement is not None:
+        layers = {name: LEVEL_NAMES[level] for name, level in placement.levels.items()}
+        recipe = recipe.model_copy(update={"layers": layers, "placement": None})
+    with staged_folder(path.parent) as stage:
+        result.program.save(stage / path.name)
+        Recipe(quantize=recipe).write(stage / names[1])
+        (stage / names[2]).write_text(json.dumps(summary(found), indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def summary(result: CompressResult) -> dict[str, Any]:
+    """Everything that was measured, as plain values."""
+    quantization, placement = result.quantization, result.placement
+    return {
+        "version": 1,
+        "program": result.path.name,
+        "recipe": result.recipe.name,
+        "images": quantization.images,
+        "drop": quantization.drop,
+        "format": result.format,
+        "latency_ratio": result.latency_ratio,
+        "size_ratio": result.size_ratio,
+        "seconds": quantization.seconds,
+        "peak_memory_mib": quantization.peak_memory_mib,
+        "kept_float": dict(quantization.kept_float),
+        "equalized": list(quantization.equalized),
+        "remarks": list(quantization.remarks),
+        "sensitivity": [dataclasses.asdict(item) for item in quantization.sensitivity],
+        "blocks": [dataclasses.asdict(item) for item in quantization.blocks],
+        "placement": None
+        if placement is None
+        else {
+            "format": placement.format,
+            "float_ms": placement.float_ms,
+            "ratio": placement.ratio,
+            "candidates": [dataclasses.asdict(item) for item in placement.candidates],
+        },
+    }
+
+
+def _check(recipe: QuantizeRecipe) -> None:
+    bits = bit_widths(recipe.precision)
+    if recipe.to not in FORMATS:
+        raise EdgevitError(f"--to: {recipe.to!r} is no format; {closest(recipe.to, FORMATS)}")
+    known = (*PLACEMENTS, MEASURED)
+    if recipe.placement is not None and recipe.placement not in known:
+        raise EdgevitError(
+            f"--placement: {recipe.placement!r} is unknown; {closest(recipe.placement, known)}"
+        )
+    if recipe.placement == MEASURED and (bits.activations is None or recipe.to not in TIMED):
+        raise EdgevitError(
+            f"--placement measured with --quantize {recipe.precision} --to {recipe.to}: what can be measured "
+            f"here are quantized activations in {' or '.join(TIMED)}"
+        )
+    if recipe.placement is not None and recipe.layers is not None:
+        raise EdgevitError("a recipe has either `placement` or `layers`; leave one out")
+
+
+def _images(
+    program: Program, calib: str | Path, recipe: QuantizeRecipe, on_bad_image: OnBadImage
+) -> tuple[Array, tuple[int, ...] | None]:
+    """Calibration images, drawn from the whole folder, with their classes where it has any."""
+    folder = open_folder(calib, num_classes=program.num_classes, class_names=program.card.labels)
+    folder = folder.sample(min(recipe.images, len(folder)), recipe.seed)
+    batches = list(ImageReader(folder, program.card.preprocessing, on_bad_image=on_bad_image))
+    if not batches:
+        raise EdgevitError(f"--calib: none of the {len(folder)} images in {folder.root} could be used")
+    labels = None if folder.labels is None else tuple(x for batch in batches for x in batch.labels or ())
+    return np.concatenate([batch.images for batch in batches]), labels
+
+
+def _measured(program: Program, recipe: QuantizeRecipe, *, force: bool) -> MeasuredPlacement | None:
+    """The placement that was measured to be fastest, where the recipe leaves that open."""
+    bits = bit_widths(recipe.precision)
+    by_default = (
+        recipe.placement is None
+        and recipe.engine == "edgevit"
+        and bits.activations == 8
+        and recipe.to in TIMED
+        and not extras.missing(FORMATS[recipe.to].extra)
+    )
+    if recipe.layers is not None or not (by_default or recipe.placement == MEASURED):
+        return None
+    found = measure_placement(program, to=recipe.to, bits=bits, exclude=recipe.exclude)
+    if not found.pays and not force:
+        best = min(candidate.ratio for candidate in found.candidates)
+        raise CheckFailedError(
+            f"--quantize {recipe.precision}: no placement of integers is faster than float in {recipe.to} on "
+            f"this machine (the best region alone: {best:.2f}x); --quantize w8 makes the file smaller"
+        )
+    return found
+
+
+def _named_levels(recipe: QuantizeRecipe) -> Levels | None:
+    if recipe.layers is None:
+        return None
+    by_name = {name: level for level, name in LEVEL_NAMES.items()}
+    return {layer: by_name[name] for layer, name in recipe.layers.items()}
+
+
+def _check_speed(recipe: QuantizeRecipe, ratio: float | None, *, force: bool) -> None:
+    # Weights alone are quantized for size; nobody expects them to be faster.
+    if ratio is None or ratio <= SLOWER or force or bit_widths(recipe.precision).activations is None:
+        return
+    raise CheckFailedError(
+        f"the quantized model takes {ratio:.2f}x the time of the float one in {recipe.to} on this machine; "
+        "use --placement measured, or pass --force to write it all the same"
+    )

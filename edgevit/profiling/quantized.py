@@ -1,0 +1,245 @@
+"""Where integers pay on this machine: candidates measured for each region, and the fastest placement chosen.
+
+A region is all layers of one kind at one resolution: what an integer kernel gains there, and what the
+quantize / dequantize pairs at its borders cost, is the same for all of them. Each candidate is a whole
+artefact with one region quantized, timed in turns with the float one, so that everything a runtime fuses,
+or fails to fuse, is in the figure.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.fx import Node
+
+from edgevit import extras
+from edgevit.errors import EdgevitError, closest
+from edgevit.export.formats import FORMATS, ExportChoices
+from edgevit.graph.program import Program
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.profiling.local import check_profilable
+from edgevit.profiling.turns import medians_in_turns
+from edgevit.progress import track
+from edgevit.quant.insertion import insert_quantizers
+from edgevit.quant.levels import Level, Levels, groups, with_moves
+from edgevit.quant.observation import Observed
+from edgevit.quant.operators import is_layer, weight_of
+from edgevit.quant.placing import excluded
+from edgevit.quant.precision import BitWidths
+from edgevit.quant.ranges import start
+
+# A gain below this share of the float model's time is within the noise of the measurement.
+_SMALLEST_GAIN = 0.005
+# Formats with a runtime that can be timed on the machine at hand.
+TIMED = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One region at one level.
+
+    Attributes:
+        region: its kind and resolution, in words.
+        layers: how many it has.
+        level: "INPUTS" or "INTEGER".
+        ratio: time of the whole artefact with this region quantized, relative to the float one.
+    """
+
+    region: str
+    layers: int
+    level: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class MeasuredPlacement:
+    """What was measured, and chosen.
+
+    Attributes:
+        format: whose runtime it was measured in.
+        float_ms: median time of the float artefact, one thread.
+        candidates: every region at every level.
+        ratio: time of the chosen placement relative to float; 1.0 where float itself is fastest.
+        levels: the chosen one, by node name of the prepared graph.
+    """
+
+    format: str
+    float_ms: float
+    candidates: tuple[Candidate, ...]
+    ratio: float
+    levels: Levels
+
+    @property
+    def pays(self) -> bool:
+        """Whether any placement was faster than float."""
+        return bool(self.levels)
+
+
+def measure_placement(
+    program: Program, *, to: str, bits: BitWidths, exclude: Sequence[str] = ()
+) -> MeasuredPlacement:
+    """Choose the placement of integers that is fastest on this machine, on one thread.
+
+    Scales do not change how long a kernel takes, so that no calibration is needed here.
+
+    Args:
+        program: a float Program.
+        to: the format whose runtime counts: "onnx" or "tflite".
+        bits: of weights and activations.
+        exclude: patterns of layers that stay float, as for `quantize`.
+
+    Raises:
+        EdgevitError: when the format cannot be timed here, or activations stay float.
+    """
+    if to not in TIMED:
+        raise EdgevitError(f"--to: {to!r} cannot be timed on this machine; {closest(to, TIMED)}")
+    if bits.activations is None:
+        raise EdgevitError("--placement measured: with float activations there is nothing to place")
+    extras.require(check_profilable(FORMATS[to].file), "measuring placements")
+    prepared = prepare_for_export(program)
+    regions = _regions(prepared, excluded(prepared.graph, exclude))
+    tried = [(name, level) for name in regions for level in _levels(to, name)]
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(prepared, to, bits, Path(folder))
+        ratios = {
+            key: bench.ratio(dict.fromkeys(regions[key[0]], key[1]))
+            for key in track(tried, f"measuring placements in {to}", len(tried))
+        }
+        best, ratio = _fastest(bench, regions, ratios)
+        return MeasuredPlacement(
+            format=to,
+            float_ms=bench.float_ms,
+            candidates=tuple(
+                Candidate(name, len(regions[name]), level.name, ratio)
+                for (name, level), ratio in ratios.items()
+            ),
+            ratio=ratio,
+            levels=best,
+        )
+
+
+def relative(program: Program, quantized: Program, to: str) -> tuple[float, float]:
+    """Time and bytes of the quantized artefact relative to the float one's, on one thread.
+
+    Args:
+        program: the float Program.
+        quantized: what it became.
+        to: a format of `TIMED`.
+    """
+    format_ = FORMATS[to]
+    extras.require(check_profilable(format_.file), "measuring latency")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name / format_.file for name in ("float", "quantized")]
+        for path, source in zip(paths, (program, quantized), strict=True):
+            path.parent.mkdir()
+            format_.export(source, path, ExportChoices())
+        before, after = medians_in_turns(paths)
+        return after / before, paths[1].stat().st_size / paths[0].stat().st_size
+
+
+def _levels(to: str, region: str) -> tuple[Level, ...]:
+    """The levels for which the runtime has kernels of their own."""
+    # ONNX Runtime's matrix kernels give floats from integers; no other kernel, and none of TFLite's, does.
+    if to == "onnx" and _kind(region) == "linear":
+        return (Level.INPUTS, Level.INTEGER)
+    return (Level.INTEGER,)
+
+
+class _Bench:
+    """Artefacts of one program, written and timed against the float one."""
+
+    def __init__(self, program: Program, to: str, bits: BitWidths, folder: Path) -> None:
+        self.program, self.format, self.bits, self.folder = program, FORMATS[to], bits, folder
+        self.float_ms = 0.0
+        self.plain = self._written(program, "float")
+        self.number = 0
+
+    def ratio(self, levels: Mapping[str, Level]) -> float:
+        """Time of the program with such levels relative to float."""
+        self.number += 1
+        path = self._written(_with_levels(self.program, self.settled(levels), self.bits), str(self.number))
+        self.float_ms, taken = medians_in_turns([self.plain, path])
+        path.unlink()
+        return taken / self.float_ms
+
+    def settled(self, levels: Mapping[str, Level]) -> dict[str, Level]:
+        """The levels, with what only moves integers."""
+        return with_moves(self.program.graph, levels)
+
+    def _written(self, program: Program, name: str) -> Path:
+        path = self.folder / name / self.format.file
+        path.parent.mkdir()
+        self.format.export(program, path, ExportChoices())
+        return path
+
+
+def _fastest(
+    bench: _Bench, regions: Mapping[str, list[str]], ratios: Mapping[tuple[str, Level], float]
+) -> tuple[Levels, float]:
+    """The best of three kinds of plan, each measured as a whole; float where none is faster.
+
+    Every region at its own best level; every kind of layer at its best level, whatever the resolution,
+    which is steadier where the regions are small; everything in integers.
+    """
+    by_region = {
+        name: {level: 1 - ratio for (region, level), ratio in ratios.items() if region == name}
+        for name in regions
+    }
+    by_kind = {name: _sums(_kind(name), by_region) for name in regions}
+    everything = {name: dict.fromkeys(list(gains)[-1:], 1.0) for name, gains in by_region.items()}
+    plans = [_plan(regions, gains) for gains in (by_region, by_kind, everything)]
+    measured = [(bench.ratio(plan), plan) for plan in plans if plan]
+    ratio, plan = min(measured, key=lambda item: item[0], default=(1.0, {}))
+    return (bench.settled(plan), ratio) if ratio < 1 - _SMALLEST_GAIN else ({}, 1.0)
+
+
+def _sums(kind: str, gains: Mapping[str, Mapping[Level, float]]) -> dict[Level, float]:
+    """What a kind of layer gains at each level in all its regions together."""
+    alike = [found for region, found in gains.items() if _kind(region) == kind]
+    return {level: sum(found[level] for found in alike) for level in alike[0]}
+
+
+def _plan(regions: Mapping[str, list[str]], gains: Mapping[str, Mapping[Level, float]]) -> dict[str, Level]:
+    plan: dict[str, Level] = {}
+    for name, layers in regions.items():
+        level = max(gains[name], key=lambda item: gains[name][item])
+        if gains[name][level] > _SMALLEST_GAIN:
+            plan |= dict.fromkeys(layers, level)
+    return plan
+
+
+def _kind(region: str) -> str:
+    """A region without its resolution."""
+    return region.partition(" at ")[0].partition(" on ")[0]
+
+
+def _regions(program: Program, without: set[str]) -> dict[str, list[str]]:
+    """Layers by kind and resolution."""
+    regions: dict[str, list[str]] = {}
+    for node in program.graph.nodes:
+        if is_layer(node) and node.name not in without:
+            regions.setdefault(_region(node), []).append(node.name)
+    return regions
+
+
+def _region(node: Node) -> str:
+    weight, result = weight_of(node).meta["val"], node.meta["val"]
+    size = "x".join(str(side) for side in result.shape[2:]) if weight.dim() > 2 else ""
+    if weight.dim() == 2:
+        tokens = [side for side in result.shape[1:-1] if isinstance(side, int)]
+        return f"linear on {tokens[-1]} tokens" if tokens else "linear on one vector"
+    if weight.shape[1] == 1 and weight.shape[0] > 1:
+        return f"depthwise convolution at {size}"
+    kind = "pointwise" if set(weight.shape[2:]) == {1} else "dense"
+    return f"{kind} convolution at {size}"
+
+
+def _with_levels(program: Program, levels: Levels, bits: BitWidths) -> Program:
+    """Quantized with made-up ranges."""
+    anything = Observed(-4.0, 4.0, torch.ones(1), torch.linspace(-4, 4, 16))
+    observed = {name: anything for group in groups(program.graph, levels) for name in group.values}
+    return insert_quantizers(program, start(program, levels, observed, bits))

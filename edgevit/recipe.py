@@ -1,0 +1,60 @@
+"""A recipe: what `compress` was asked for, in a file, so that it can be read, changed and repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field
+
+from edgevit.profiles.documents import Document, Strict, Text, read_document
+
+RECIPE_VERSION = 1
+
+_DOCUMENT = Document(noun="recipe", version=RECIPE_VERSION, example="quantize:", depth=5)
+
+LevelName = Literal["weights", "inputs", "integer"]
+
+
+class QuantizeRecipe(Strict):
+    """The options of a quantization, named as on the command line.
+
+    `layers` is there where placements were measured: the level of each operation, by node name, which is
+    then not measured again.
+    """
+
+    precision: Text = "w8a8"
+    engine: Text = "edgevit"
+    method: Text = "reconstruct"
+    images: Annotated[int, Field(ge=1)] = 256
+    granularity: Text = "auto"
+    scheme: Text = "auto"
+    placement: Text | None = None
+    to: Text = "onnx"
+    layers: dict[Text, LevelName] | None = None
+    exclude: tuple[Text, ...] = ()
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    iterations: Annotated[int, Field(ge=1)] = 200
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Recipe(Strict):
+    """A recipe file."""
+
+    version: Literal[1] = RECIPE_VERSION
+    quantize: QuantizeRecipe
+
+    def write(self, path: Path) -> None:
+        """Write as YAML."""
+        text = yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Read a file.
+
+        Raises:
+            EdgevitError: naming the file, the line and the key of the first thing that is wrong.
+        """
+        return read_document(Path(path), cls, _DOCUMENT)
