@@ -56,15 +56,21 @@ class Checkpoint:
                 header = stored.metadata() or {}
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             results = tuple(BlockResult(**item) for item in json.loads(header["blocks"]))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise EdgevitError(f"{self.path} is no reconstruction in progress; delete it") from error
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged() from error
         if header.get("version") != _VERSION or header.get("run") != self.run:
             raise EdgevitError(
                 f"{self.path} was left by a run with another model, other images or other options; "
                 "repeat that command to finish it, or delete the file"
             )
-        simulation.load_state(tensors)
+        try:
+            simulation.load_state(tensors)
+        except (KeyError, RuntimeError) as error:
+            raise self._damaged() from error
         return results
+
+    def _damaged(self) -> EdgevitError:
+        return EdgevitError(f"{self.path} is no reconstruction in progress; delete it")
 
     def remove(self) -> None:
         """Delete the file: the run is over."""

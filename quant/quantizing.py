@@ -323,13 +323,13 @@ def _improve(
     quantized = insert_quantizers(draft.program, draft.quantization)
     simulation = Simulation(draft.program, quantized, draft.quantization)
     checkpoint = None if path is None else Checkpoint(Path(path), _run_of(draft, calibration, options))
-    done = () if checkpoint is None else checkpoint.read(simulation)
     blocks = find_blocks(draft.program)
     images = calibration.images.to(torch.get_default_device())
     learning = LearningOptions(iterations=options.iterations, seed=options.seed)
-    run = Reconstruction(draft.program, simulation, blocks, images, learning, done=len(done))
+    reconstruction = Reconstruction(draft.program, simulation, blocks, images, learning)
+    done = () if checkpoint is None else checkpoint.read(simulation)
     results = list(done)
-    for result in track(run, "reconstructing", len(blocks) - len(done)):
+    for result in track(reconstruction.run(len(done)), "reconstructing", len(blocks) - len(done)):
         results.append(result)
         if checkpoint is not None:
             checkpoint.write(simulation, results)
@@ -370,10 +370,13 @@ def _meet_floor(draft: _Draft, calibration: Calibration, options: QuantizeOption
         key=lambda item: -item.divergence,
     )
     step = 1
-    while options.max_drop is not None and drop > options.max_drop and waiting:
+    while options.max_drop is not None and drop > options.max_drop and draft.levels:
         for item in waiting[:step]:
             _keep_float(draft, item.layer, f"--max-drop {options.max_drop:g}")
         waiting, step = waiting[step:], step + 1
+        if not waiting:
+            # With the last layer goes what computes on integers between them.
+            draft.levels = {}
         draft.quantization = _without(draft)
         drop = _drop(draft, calibration, reference)
     return drop

@@ -40,7 +40,13 @@ class BlockResult:
 
 
 class Reconstruction:
-    """One run over the blocks of a program; iterate it, one result a block.
+    """One run over the blocks of a program.
+
+    Made at the start, before anything that an interrupted run has learned is put into the simulation: what
+    outputs matter is measured here, and both have to weigh errors alike.
+
+    A grid is learned with the first block that reads anything on it, and never changes after that, so that
+    no block undoes what one before it learned.
 
     Args:
         program: the float program.
@@ -48,7 +54,6 @@ class Reconstruction:
         blocks: a partition of the graph, in order.
         images: (n, channels, height, width) float32.
         options: for every block.
-        done: how many of the first blocks the simulation has learned already.
     """
 
     def __init__(
@@ -58,11 +63,10 @@ class Reconstruction:
         blocks: Sequence[Block],
         images: torch.Tensor,
         options: LearningOptions,
-        *,
-        done: int = 0,
     ) -> None:
         self.plain, self.simulation = Runner(program), simulation
-        self.blocks, self.images, self.options, self.done = tuple(blocks), images, options, done
+        self.blocks, self.images, self.options = tuple(blocks), images, options
+        self._learnable = learnables(simulation, blocks)
         self._logits = self._all({self.plain.image: images}, self.plain.results[:1], quantized=False)
         outputs = [name for block in blocks for name in block.outputs]
         self._importance = importance(simulation, self.plain, images[:_IMPORTANCE_IMAGES], outputs)
@@ -70,11 +74,11 @@ class Reconstruction:
         self._float: Values = {self.plain.image: images}
         self._quantized: Values = {self.plain.image: images}
 
-    def __iter__(self) -> Iterator[BlockResult]:
-        """Learn block after block."""
+    def run(self, done: int = 0) -> Iterator[BlockResult]:
+        """Learn block after block, behind the first `done`, which the simulation has learned already."""
         for index, block in enumerate(self.blocks):
             targets = self._all(self._float, block.outputs, quantized=False, inputs=block.inputs)
-            result = self._learn(index, targets) if index >= self.done else None
+            result = self._learn(index, targets) if index >= done else None
             outputs = self._all(self._quantized, block.outputs, quantized=True, inputs=block.inputs)
             self._pass_on(index, targets, outputs)
             if result is not None:
@@ -82,8 +86,7 @@ class Reconstruction:
 
     def _learn(self, index: int, targets: Values) -> BlockResult:
         block, options = self.blocks[index], self.options
-        learnable = Learnable(*self.simulation.learnable(block.nodes))
-        learnable.decide(hard=True)
+        learnable = self._learnable[index]
         before, start = self._block_error(block, targets), learnable.copied()
         if not start:
             return BlockResult(block.name, before, before)
@@ -99,9 +102,11 @@ class Reconstruction:
 
         learn(learnable, losses, options)
         after = self._block_error(block, targets)
-        if after > before:
+        # Said this way round for NaN.
+        if not after < before:
             learnable.restore(start)
-        return BlockResult(block.name, before, min(before, after))
+            after = before
+        return BlockResult(block.name, before, after)
 
     def _all(
         self, values: Values, wanted: Sequence[str], *, quantized: bool, inputs: Sequence[str] | None = None
@@ -170,6 +175,23 @@ class Reconstruction:
                 del values[name]
 
 
+def learnables(simulation: Simulation, blocks: Sequence[Block]) -> tuple[Learnable, ...]:
+    """What each block learns: roundings and biases of its layers, and grids that no block before it reads."""
+    taken: set[str] = set()
+    found: list[Learnable] = []
+    for block in blocks:
+        firsts = [first for first in simulation.grids_read_by(block.nodes) if first not in taken]
+        taken.update(firsts)
+        found.append(
+            Learnable(
+                tuple(simulation.grids[first] for first in firsts),
+                tuple(simulation.weights[name] for name in block.nodes if name in simulation.weights),
+                tuple(simulation.biases[name] for name in block.nodes if name in simulation.biases),
+            )
+        )
+    return tuple(found)
+
+
 def importance(
     simulation: Simulation, plain: Runner, images: torch.Tensor, names: Sequence[str]
 ) -> dict[str, torch.Tensor]:
@@ -186,7 +208,9 @@ def importance(
         with torch.no_grad():
             target = plain.run({plain.image: part}, plain.results[:1])[plain.results[0]]
         result = simulation.runner.results[0]
-        found = simulation.runner.run({plain.image: part}, [*names, result], overrides=simulation.overrides)
+        # The image's gradient is of no use, but with it every value has one.
+        image = {plain.image: part.clone().requires_grad_()}
+        found = simulation.runner.run(image, [*names, result], overrides=simulation.overrides)
         values = [found[name] for name in names]
         grads = torch.autograd.grad(_divergence(found[result], target), values, allow_unused=True)
         for name, value, grad in zip(names, values, grads, strict=True):

@@ -31,7 +31,7 @@ from edgevit.quant.grids import (
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Level, groups, level_of
 from edgevit.quant.observation import Observed
-from edgevit.quant.operators import input_of, layer_of
+from edgevit.quant.operators import channel_dim, input_of, layer_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.reconstruct import importance
 from edgevit.quant.running import Runner, Values
@@ -110,8 +110,6 @@ class Search:
         self.images = images[: options.images]
         self.plain = Runner(program)
         self.simulation = Simulation(program, insert_quantizers(program, quantization), quantization)
-        for weight in self.simulation.weights.values():
-            weight.hard = True
         found = groups(program.graph, quantization.levels)
         self.groups = {name: group for group in found for name in group.values}
         bridges = {name: block for block in blocks if block.kind == "bridge" for name in block.nodes}
@@ -144,10 +142,10 @@ class Search:
         name = place.node.name
         learned = self.simulation.weights[name]
         axis = layer_of(place.node).axis
-        best, least = learned.finished(), self._errors(place)
+        best, least = learned.finished(), self._weight_errors(place)
         for candidate in self._weights(learned.weight, axis):
             self.simulation.set_weight(name, candidate)
-            errors = self._errors(place)
+            errors = self._weight_errors(place)
             better = errors < least
             if not bool(better.any()):
                 continue
@@ -180,6 +178,11 @@ class Search:
                 bits = self.bits.activations or 8
                 yield ActivationGrid.of_range(low * share, high * share, bits=bits, scheme=scheme)
 
+    def _weight_errors(self, place: _Place) -> torch.Tensor:
+        """The error of each channel, if each may have a scale of its own."""
+        errors = self._errors(place)
+        return errors if any(self.options.per_channel) else errors.sum(0, keepdim=True)
+
     def _errors(self, place: _Place) -> torch.Tensor:
         """The weighted error: (channels,) of a layer's own output, (1,) of a bridge block's."""
         found = self.simulation.runner.run(place.given, place.outputs, overrides=self.simulation.overrides)
@@ -190,7 +193,7 @@ class Search:
             by_image = difference.reshape(len(self.images), -1, *difference.shape[1:])
             weight = self.importance[name]
             weighted = by_image * weight.reshape(1, -1, *difference.shape[1:])
-            total = total + (_by_channel(weighted.flatten(0, 1)) if alone else weighted.sum())
+            total = total + (_by_channel(place.node, weighted.flatten(0, 1)) if alone else weighted.sum())
         return total
 
 
@@ -200,9 +203,9 @@ def _place(node: Node, bridge: Block | None) -> _Place:
     return _Place(node, bridge.inputs, bridge.outputs)
 
 
-def _by_channel(values: torch.Tensor) -> torch.Tensor:
-    """Sums for each channel: the second dimension of a feature map, the last of tokens."""
-    dim = 1 if values.dim() == 4 else values.dim() - 1
+def _by_channel(layer: Node, values: torch.Tensor) -> torch.Tensor:
+    """Sums for each channel of a layer's output."""
+    dim = channel_dim(layer, values.dim()) % values.dim()
     return values.sum(dim=[i for i in range(values.dim()) if i != dim])
 
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from edgevit.graph.program import Program
 from edgevit.progress import track
+from edgevit.quant.grids import quantize_bias
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import Level, gives_integers, level_of
-from edgevit.quant.operators import input_of, is_layer, weight_of
+from edgevit.quant.operators import bias_of, input_of, is_layer, layer_of, weight_of
 from edgevit.quant.placing import module_path
 from edgevit.quant.running import Override, Runner, batches
 
@@ -74,6 +75,8 @@ def changed(reference: torch.Tensor, logits: torch.Tensor) -> float:
 def outliers(found: Sequence[LayerSensitivity], *, share: float = 0.25, least: float = 0.01) -> list[str]:
     """The layers that hold most of the damage: each more than `share` of what it and all below it do.
 
+    Of as few layers as could share the damage evenly with that much for each, none stands out.
+
     Args:
         found: of every layer.
         share: 0 to 1.
@@ -83,7 +86,8 @@ def outliers(found: Sequence[LayerSensitivity], *, share: float = 0.25, least: f
     names: list[str] = []
     for index, item in enumerate(ranked):
         rest = sum(other.divergence for other in ranked[index:])
-        if item.divergence <= least or item.divergence <= share * rest:
+        too_few = len(ranked) - index <= 1 / share
+        if too_few or item.divergence <= least or item.divergence <= share * rest:
             break
         names.append(item.layer)
     return names
@@ -100,7 +104,9 @@ def _sensitivity(
 
 def quantized_layer(node: Any, quantization: Quantization) -> Override:
     """A layer's operator with everything quantized that its level asks for."""
-    weight = quantization.weights[node.name].dequantize()
+    weight, scales = quantization.weights[node.name].dequantize(), quantization.weights[node.name].scales
+    bias = layer_of(node).bias
+    has_bias = bias_of(node) is not None and len(node.args) > bias
     level = level_of(node, quantization.levels)
     grid = quantization.activations.get(input_of(node).name) if level >= Level.INPUTS else None
     after = quantization.activations.get(node.name) if gives_integers(node, quantization.levels) else None
@@ -111,6 +117,9 @@ def quantized_layer(node: Any, quantization: Quantization) -> Override:
         values[position] = weight
         if grid is not None:
             values[0] = grid.quantize(values[0])
+            if has_bias:
+                accumulator = scales * grid.scale
+                values[bias] = quantize_bias(values[bias], accumulator).float() * accumulator
         result: torch.Tensor = node.target(*values, **kwargs)
         return result if after is None else after.quantize(result)
 

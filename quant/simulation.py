@@ -19,17 +19,20 @@ from edgevit.quant.grids import (
     ActivationGrid,
     QuantizedWeight,
     along,
+    quantize_bias,
     snapped,
     snapped_tensor,
     weight_limit,
 )
 from edgevit.quant.insertion import Quantization, decomposed
-from edgevit.quant.levels import groups
-from edgevit.quant.operators import LAYERS, bias_of, weight_of
+from edgevit.quant.levels import Level, groups, level_of
+from edgevit.quant.operators import LAYERS, bias_of, input_of, weight_of
 from edgevit.quant.running import Override, Runner
 
 # AdaRound's stretched sigmoid (Nagel et al. 2020, eq. 23): it reaches 0 and 1.
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1
+# Nearer to the middle than this, float32 cannot tell to which side a rounding leans.
+_HALFWAY = 1e-5
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -38,7 +41,8 @@ class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, scale: torch.Tensor, grid: ActivationGrid) -> torch.Tensor:
         low, high = grid.quant_min - grid.zero_point, grid.quant_max - grid.zero_point
-        scaled = values / scale
+        # As the operators in the graph compute it.
+        scaled = values * (1.0 / float(scale.detach()))
         stored = torch.round(scaled).clamp_(low, high)
         inside = (scaled >= low) & (scaled <= high)
         ctx.save_for_backward(scaled, stored, inside)
@@ -77,19 +81,31 @@ class LearnedGrid:
 
 @dataclass
 class LearnedWeight:
-    """A weight whose elements each choose between the two grid points beside them (AdaRound)."""
+    """A weight whose elements each choose between the two grid points beside them (AdaRound).
+
+    Attributes:
+        weight: the float one.
+        start: its integers before anything is learned.
+        logits: of the share of the step above `floor`.
+        floor: the lower of the two grid points, in steps.
+        hard: whether roundings are decided, as they will ship; only while it is learned they are not.
+    """
 
     weight: torch.Tensor
     start: QuantizedWeight
     logits: torch.Tensor = field(init=False)
     floor: torch.Tensor = field(init=False)
-    hard: bool = False
+    hard: bool = True
 
     def __post_init__(self) -> None:
         scaled = self.weight / along(self.start.scales, self.start.axis, self.weight.dim())
         self.floor = scaled.floor()
-        share = ((scaled - self.floor) - _STRETCH_LOW) / (_STRETCH_HIGH - _STRETCH_LOW)
-        self.logits = torch.logit(share).requires_grad_()
+        share = scaled - self.floor
+        # Halfway, the start has chosen.
+        halfway = (share - 0.5).abs() < _HALFWAY
+        chosen = 0.5 + 2 * _HALFWAY * torch.where(self.start.values > self.floor, 1.0, -1.0)
+        share = torch.where(halfway, chosen, share)
+        self.logits = torch.logit((share - _STRETCH_LOW) / (_STRETCH_HIGH - _STRETCH_LOW)).requires_grad_()
 
     def up(self) -> torch.Tensor:
         """How far each element goes up from its floor, 0 to 1."""
@@ -117,16 +133,27 @@ class LearnedWeight:
 
 @dataclass
 class LearnedBias:
-    """A bias that may move."""
+    """A bias that may move; rounded as it will ship, which with few bits is coarse.
+
+    Attributes:
+        value: the bias.
+        weight: of the same layer.
+        grid: of the layer's input; None where that is float, and so the bias.
+    """
 
     value: torch.Tensor
+    weight: LearnedWeight
+    grid: LearnedGrid | None
 
     def __post_init__(self) -> None:
         self.value = self.value.clone().requires_grad_()
 
     def __call__(self, *_: object) -> torch.Tensor:
-        """The bias."""
-        return self.value
+        """The bias on the grid of the accumulator; rounding passes gradients on."""
+        if self.grid is None:
+            return self.value
+        value, scales = self.value.detach(), self.weight.start.scales * self.grid.finished().scale
+        return quantize_bias(value, scales).float() * scales + (self.value - value)
 
 
 class Simulation:
@@ -151,6 +178,8 @@ class Simulation:
         self.biases: dict[str, LearnedBias] = {}
         self._open_layers(program)
         self.overrides: dict[str, Override] = {}
+        # By the dequantize that ends the pair.
+        self._first_of: dict[str, str] = {}
         for node in self.runner.graph.nodes:
             self._override(node)
 
@@ -164,19 +193,18 @@ class Simulation:
             bias = bias_of(node)
             if bias is not None:
                 value = self._quantization.biases.get(node.name, constants[bias.name])
-                self.biases[node.name] = LearnedBias(value)
+                on_grid = level_of(node, self._quantization.levels) >= Level.INPUTS
+                grid = self.grids[self._group_of[input_of(node).name]] if on_grid else None
+                self.biases[node.name] = LearnedBias(value, self.weights[node.name], grid)
 
-    def learnable(
-        self, nodes: Iterable[str]
-    ) -> tuple[tuple[LearnedGrid, ...], tuple[LearnedWeight, ...], tuple[LearnedBias, ...]]:
-        """What can be learned at some nodes: grids of their values, weights and biases of their layers."""
-        names = list(nodes)
-        firsts = dict.fromkeys(self._group_of[name] for name in names if name in self._group_of)
-        return (
-            tuple(self.grids[first] for first in firsts if first not in self._fixed),
-            tuple(self.weights[name] for name in names if name in self.weights),
-            tuple(self.biases[name] for name in names if name in self.biases),
-        )
+    def grids_read_by(self, nodes: Iterable[str]) -> tuple[str, ...]:
+        """The first value of each group that some nodes read on its grid, where the grid can be learned."""
+        found: dict[str, None] = {}
+        for name in nodes:
+            for source in self.runner.nodes[name].all_input_nodes:
+                if source.name in self._first_of and self._first_of[source.name] not in self._fixed:
+                    found[self._first_of[source.name]] = None
+        return tuple(found)
 
     def set_grid(self, first: str, grid: ActivationGrid) -> None:
         """Another grid for the group whose first value is named."""
@@ -194,11 +222,12 @@ class Simulation:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every parameter by a name of its own."""
-        return {
-            **{f"scale.{name}": grid.log_scale.detach() for name, grid in self.grids.items()},
-            **{f"rounding.{name}": weight.logits.detach() for name, weight in self.weights.items()},
-            **{f"bias.{name}": bias.value.detach() for name, bias in self.biases.items()},
+        found = {
+            **{f"scale.{name}": grid.log_scale for name, grid in self.grids.items()},
+            **{f"rounding.{name}": weight.logits for name, weight in self.weights.items()},
+            **{f"bias.{name}": bias.value for name, bias in self.biases.items()},
         }
+        return {name: parameter.detach().contiguous() for name, parameter in found.items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take parameters that `state` gave."""
@@ -224,6 +253,7 @@ class Simulation:
             value, pair = node.args[0], next(iter(node.users))
             if isinstance(value, Node):
                 self.overrides[node.name] = _unchanged
+                self._first_of[pair.name] = self._group_of[value.name]
                 self.overrides[pair.name] = self.grids[self._group_of[value.name]]
         elif is_layer_with_integers(node):
             self.overrides[weight_of(node).name] = self.weights[node.name]

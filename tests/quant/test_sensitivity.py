@@ -1,0 +1,103 @@
+"""What each layer's quantization alone does, and which layers stand out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgevit.quant.insertion import Quantization, insert_quantizers
+from edgevit.quant.levels import groups
+from edgevit.quant.sensitivity import LayerSensitivity, changed, divergence, outliers, sensitivities
+from tests.quant.helpers import Net, Tokens, images, logits, prepared, seeded, started
+
+PROGRAMS = {model: prepared(seeded(model)) for model in (Net, Tokens)}
+divergences = st.lists(st.floats(0, 10), max_size=30)
+
+
+def found_at(numbers: list[float]) -> list[LayerSensitivity]:
+    return [LayerSensitivity(f"layer{index}", "", number, 0.0) for index, number in enumerate(numbers)]
+
+
+@pytest.mark.parametrize("model", PROGRAMS)
+@pytest.mark.parametrize("precision", ["w8a8", "w4a4", "w8"])
+def test_every_quantized_layer_is_measured_in_order(model, precision):
+    found = started(PROGRAMS[model], "inputs", precision)
+    measured = sensitivities(found.program, found.quantization, images())
+    assert [item.layer for item in measured] == list(found.quantization.weights)
+    assert all(item.divergence >= 0 and 0 <= item.changed <= 100 for item in measured)
+
+
+def test_modules_are_named():
+    found = started(PROGRAMS[Net])
+    names = [item.module for item in sensitivities(found.program, found.quantization, images())]
+    assert names == ["stem", "mix", "head"]
+
+
+@pytest.mark.parametrize("placement", ["inputs", "full"])
+def test_a_layers_sensitivity_is_that_of_a_program_with_that_layer_alone_quantized(placement):
+    found = started(PROGRAMS[Net], placement, "w4a4")
+    program, whole = found.program, found.quantization
+    reference = logits(program)
+    for item in sensitivities(program, whole, images()):
+        levels = {item.layer: found.levels[item.layer]}
+        needed = [name for group in groups(program.graph, levels) for name in group.values]
+        # Behind a layer that absorbs its activation nothing is rounded.
+        grids = {name: whole.activations[name] for name in needed if name in whole.activations}
+        alone = Quantization(levels, grids, {item.layer: whole.weights[item.layer]})
+        quantized = logits(insert_quantizers(program, alone))
+        assert item.divergence == pytest.approx(divergence(reference, quantized), rel=1e-4, abs=1e-8)
+        assert item.changed == pytest.approx(changed(reference, quantized))
+
+
+def test_fewer_bits_hurt_more():
+    eight, four = (
+        sum(item.divergence for item in sensitivities(found.program, found.quantization, images()))
+        for found in (started(PROGRAMS[Tokens], "inputs", precision) for precision in ("w8a8", "w4a4"))
+    )
+    assert four > 10 * eight
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 99), st.floats(0, 5))
+def test_a_divergence_is_zero_for_the_same_and_not_negative(seed, noise):
+    first = torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
+    other = first + noise * torch.randn(6, 5, generator=torch.Generator().manual_seed(seed + 100))
+    assert divergence(first, first) == pytest.approx(0, abs=1e-6)
+    assert divergence(first, other) >= 0
+
+
+def test_changed_is_the_percent_of_rows_with_another_best_class():
+    first = torch.eye(4)
+    second = first.clone()
+    second[0] = torch.tensor([0.0, 0.0, 0.0, 9.0])
+    assert (changed(first, first), changed(first, second)) == (0.0, 25.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(divergences)
+def test_outliers_are_the_largest_and_each_holds_its_share(numbers):
+    found = found_at(numbers)
+    names = outliers(found)
+    ranked = sorted(numbers, reverse=True)
+    by_name = {item.layer: item.divergence for item in found}
+    assert [by_name[name] for name in names] == ranked[: len(names)]
+    for index, name in enumerate(names):
+        assert by_name[name] > max(0.01, 0.25 * sum(ranked[index:]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(divergences)
+def test_some_layers_are_never_outliers(numbers):
+    assert len(outliers(found_at(numbers))) <= max(0, len(numbers) - 4)
+
+
+def test_a_layer_that_stands_out_is_found_wherever_it_is():
+    assert outliers(found_at([0.02, 0.01, 3.0, 0.02, 0.01, 0.02, 0.015, 0.01])) == ["layer2"]
+
+
+def test_damage_that_is_spread_or_small_has_no_outlier():
+    assert outliers(found_at([0.5] * 12)) == []
+    assert outliers(found_at([0.009] + [1e-6] * 12)) == []
+    assert outliers([]) == []
