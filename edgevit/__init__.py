@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgevit.compression import compress
     from edgevit.deployment import deploy
     from edgevit.diagnosis import doctor
     from edgevit.errors import EdgevitError
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
     from edgevit.graph.program import Program
     from edgevit.profiles import devices
     from edgevit.profiling import profile
+    from edgevit.quant.quantizing import quantize
 
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
 _HOMES = {
     "EdgevitError": "edgevit.errors",
     "Program": "edgevit.graph.program",
     "capture": "edgevit.graph.capture",
+    "compress": "edgevit.compression",
     "deploy": "edgevit.deployment",
     "devices": "edgevit.profiles",
     "doctor": "edgevit.diagnosis",
     "evaluate": "edgevit.export.evaluate",
     "inspect": "edgevit.graph.inspection",
     "profile": "edgevit.profiling",
+    "quantize": "edgevit.quant.quantizing",
     "verify": "edgevit.export.verify",
 }
 
@@ -39,12 +43,14 @@ __all__ = [
     "EdgevitError",
     "Program",
     "capture",
+    "compress",
     "deploy",
     "devices",
     "doctor",
     "evaluate",
     "inspect",
     "profile",
+    "quantize",
     "verify",
 ]
 
