@@ -18,7 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "coreml": ("coremltools",),
     "timm": ("timm",),
     "hf": ("transformers",),
-    "nncf": ("nncf",),
+    "nncf": ("nncf", "torchao"),
     "runtime": ("zenoh", "onnxruntime"),
 }
 

@@ -13,12 +13,14 @@ from typing import Literal, get_args
 import torch
 from pydantic import JsonValue
 
+from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.graph.card import Step
 from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.weights import digest
 from edgevit.progress import track
+from edgevit.quant import nncf_engine
 from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
@@ -28,7 +30,7 @@ from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import Level, Levels, gives_integers, groups, without
 from edgevit.quant.observation import Observed, observe
-from edgevit.quant.placing import default_placement, place
+from edgevit.quant.placing import default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
@@ -38,6 +40,7 @@ from edgevit.quant.sensitivity import LayerSensitivity, changed, outliers, sensi
 from edgevit.quant.simulation import Simulation
 
 Method = Literal["minmax", "hessian", "reconstruct"]
+Engine = Literal["edgevit", "nncf"]
 
 # A layer's output is equalized where that makes its noise at least so many times smaller.
 _WORTH_EQUALIZING = 4.0
@@ -58,6 +61,7 @@ class QuantizeOptions:
         max_drop: points of accuracy that may be lost on the calibration images; None sets no floor.
         iterations: of learning, for each block.
         seed: of everything drawn by chance.
+        engine: "edgevit", or "nncf", to which `method`, `placement` and `iterations` mean nothing.
     """
 
     precision: str = "w8a8"
@@ -69,6 +73,7 @@ class QuantizeOptions:
     max_drop: float | None = None
     iterations: int = LearningOptions.iterations
     seed: int = 0
+    engine: Engine = "edgevit"
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ def quantize(
     seed: int = 0,
     torch_device: str = "cpu",
     checkpoint: str | Path | None = None,
+    engine: Engine = "edgevit",
 ) -> QuantizeResult:
     """Quantize a Program after training.
 
@@ -160,19 +166,29 @@ def quantize(
         seed: the same seed gives the same bits on the same machine.
         torch_device: "cpu" or "cuda", where the calibration runs.
         checkpoint: a file with which an interrupted reconstruction goes on; deleted in the end.
+        engine: "edgevit", or "nncf" for NNCF's own calibration and placement under the same contract; it
+            takes of the options `granularity`, `scheme`, `exclude` and `max_drop`, and refuses the others.
 
     Raises:
         EdgevitError: when an option is unknown, images or weights are unusable, or the Program is
             quantized already.
     """
     options = QuantizeOptions(
-        precision, method, granularity, scheme, placement, tuple(exclude), max_drop, iterations, seed
+        precision, method, granularity, scheme, placement, tuple(exclude), max_drop, iterations, seed, engine
     )
     _check(program, options)
+    if engine == "nncf":
+        others = {"levels": levels, "checkpoint": checkpoint, "torch_device": torch_device}
+        nothing = {"levels": None, "checkpoint": None, "torch_device": "cpu"}
+        nncf_engine.check_options(asdict(options) | others, asdict(QuantizeOptions()) | nothing)
     calibration = Calibration.of(program, images, labels)
     started = time.perf_counter()
     with _on(torch_device):
-        draft = _draft(program, calibration, options, levels)
+        draft = (
+            _nncf_draft(program, calibration, options)
+            if engine == "nncf"
+            else _draft(program, calibration, options, levels)
+        )
         blocks = _improve(draft, calibration, options, checkpoint)
         drop = _meet_floor(draft, calibration, options)
     quantized = insert_quantizers(draft.program, draft.quantization)
@@ -196,6 +212,7 @@ def quantize(
 def _check(program: Program, options: QuantizeOptions) -> None:
     bits = bit_widths(options.precision)
     for option, value, choices in (
+        ("--engine", options.engine, get_args(Engine)),
         ("--method", options.method, get_args(Method)),
         ("--granularity", options.granularity, get_args(Granularity)),
         ("--scheme", options.scheme, get_args(SchemeChoice)),
@@ -265,6 +282,32 @@ def _draft(
     return draft
 
 
+def _nncf_draft(program: Program, calibration: Calibration, options: QuantizeOptions) -> _Draft:
+    """What NNCF decides; weights, activations and sensitivities are looked at as for any other engine."""
+    remarks = check_weights(program)
+    prepared = prepare_for_export(program)
+    wanted = place(prepared.graph, "inputs", bit_widths(options.precision), options.exclude)
+    remarks += check_observed(prepared, _observe(prepared, wanted, calibration))
+    found = nncf_engine.quantize_with_nncf(
+        prepared,
+        calibration.images,
+        ignored=excluded(prepared.graph, options.exclude),
+        granularity=options.granularity,
+        scheme=options.scheme,
+    )
+    return _Draft(
+        found.program,
+        dict(found.quantization.levels),
+        {},
+        found.quantization,
+        sensitivity=sensitivities(
+            found.program, found.quantization, calibration.images[:_SENSITIVITY_IMAGES]
+        ),
+        kept_float=dict.fromkeys(found.left_float, "NNCF leaves it float"),
+        remarks=remarks + found.remarks,
+    )
+
+
 def _observe(program: Program, levels: Levels, calibration: Calibration) -> dict[str, Observed]:
     names = [name for group in groups(program.graph, levels) for name in group.values]
     return observe(program, calibration.images, names)
@@ -315,7 +358,7 @@ def _improve(
     draft: _Draft, calibration: Calibration, options: QuantizeOptions, path: str | Path | None
 ) -> tuple[BlockResult, ...]:
     """Search or learn, as the method says."""
-    if options.method == "minmax" or not draft.quantization.weights:
+    if options.engine == "nncf" or options.method == "minmax" or not draft.quantization.weights:
         return ()
     if options.method == "hessian":
         draft.quantization = _searched(draft, calibration, options)
@@ -415,7 +458,10 @@ def _with_step(original: Program, result: QuantizeResult) -> Program:
     options: dict[str, JsonValue] = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(result.options).items()
+        if result.options.engine == "edgevit" or name in nncf_engine.OPTIONS
     }
+    if result.options.engine == "nncf":
+        options["nncf"] = extras.version_of("nncf")
     measured: dict[str, JsonValue] = {
         "images": result.images,
         "drop": round(result.drop, 3),
