@@ -42,7 +42,7 @@ class QuantizeRecipe(Strict):
 class Recipe(Strict):
     """A recipe file."""
 
-    version: Literal[1] = RECIPE_VERSION
+    version: Literal[1] = 1
     quantize: QuantizeRecipe
 
     def write(self, path: Path) -> None:
