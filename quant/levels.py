@@ -91,6 +91,21 @@ def without(graph: Graph, levels: Levels, layer: str) -> dict[str, Level]:
     return result
 
 
+def computes_integers(node: Node, levels: Levels) -> bool:
+    """Whether the node does arithmetic on integers, and not only moves them."""
+    return level_of(node, levels) == Level.INTEGER and not is_call(node, MOVES)
+
+
+def without_idle_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
+    """The levels with every move float that has no integers to move."""
+    result = dict(levels)
+    for node in graph.nodes:
+        sources = _activations(node) if is_call(node, MOVES) else []
+        if sources and not any(gives_integers(source, result) for source in sources):
+            result.pop(node.name, None)
+    return result
+
+
 def groups(graph: Graph, levels: Levels) -> tuple[Group, ...]:
     """The values that need a grid, together with those that share it."""
     quantized = [node for node in graph.nodes if is_activation(node) and needs_grid(node, levels)]

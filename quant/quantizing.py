@@ -18,6 +18,7 @@ from edgevit.errors import EdgevitError, closest
 from edgevit.graph.card import Step
 from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.rewrites.spell_out_silu import spell_out_silu
 from edgevit.graph.weights import digest
 from edgevit.progress import track
 from edgevit.quant import nncf_engine
@@ -28,7 +29,15 @@ from edgevit.quant.equalize import can_equalize, equalize_outputs
 from edgevit.quant.grids import Scheme
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
-from edgevit.quant.levels import Level, Levels, gives_integers, groups, without
+from edgevit.quant.levels import (
+    Level,
+    Levels,
+    computes_integers,
+    gives_integers,
+    groups,
+    without,
+    without_idle_moves,
+)
 from edgevit.quant.observation import Observed, observe
 from edgevit.quant.placing import default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
@@ -176,7 +185,9 @@ def quantize(
     options = QuantizeOptions(
         precision, method, granularity, scheme, placement, tuple(exclude), max_drop, iterations, seed, engine
     )
-    _check(program, options)
+    check_options(program, options)
+    if levels is not None and (placement is not None or exclude):
+        raise EdgevitError("levels are given: leave placement and exclude out, which would choose them")
     if engine == "nncf":
         others = {"levels": levels, "checkpoint": checkpoint, "torch_device": torch_device}
         nothing = {"levels": None, "checkpoint": None, "torch_device": "cpu"}
@@ -209,7 +220,7 @@ def quantize(
     return replace(result, program=_with_step(program, result))
 
 
-def _check(program: Program, options: QuantizeOptions) -> None:
+def check_options(program: Program, options: QuantizeOptions) -> None:
     bits = bit_widths(options.precision)
     for option, value, choices in (
         ("--engine", options.engine, get_args(Engine)),
@@ -260,14 +271,17 @@ def _draft(
     """Grids that cover what was seen, equalized, the worst outliers left float."""
     bits = bit_widths(options.precision)
     remarks = check_weights(program)
+    placement = options.placement or default_placement(bits)
     prepared = prepare_for_export(program)
+    if placement == "full":
+        prepared = spell_out_silu(prepared)
     if levels is None:
-        placement = options.placement or default_placement(bits)
         levels = place(prepared.graph, placement, bits, options.exclude)
     observed = _observe(prepared, levels, calibration)
     remarks += check_observed(prepared, observed)
     prepared, equalized = _equalize(prepared, levels, observed)
     if equalized:
+        levels = without_idle_moves(prepared.graph, levels)
         observed = _observe(prepared, levels, calibration)
     draft = _Draft(
         prepared, dict(levels), observed, _start(prepared, levels, observed, options), equalized=equalized
@@ -335,7 +349,7 @@ def _equalize(
         for node in program.graph.nodes
         if can_equalize(node)
         and gives_integers(node, levels)
-        and not any(levels.get(user.name) == Level.INTEGER for user in node.users)
+        and not any(computes_integers(user, levels) for user in node.users)
         and _gain(observed[node.name].peaks) >= _WORTH_EQUALIZING
     ]
     if not worth:
