@@ -31,9 +31,9 @@ def equalize_outputs(program: Program, layers: Collection[str], peaks: Mapping[s
         linear(x, W / a, b / a) -> z, mul(z, a) -> y
 
     with ``a[c] = peak[c] / max(peak)``, and some headroom. z has one range for all its channels, so that
-    one scale for the tensor is as good as one for each channel, which TFLite and Core ML do not have. The
-    weight's integers stay what they were, its scales take up ``1 / a`` (per-channel alpha as in HyQ's QADS, put
-    to the output instead of into the next layer, so that anything may follow).
+    one scale for the tensor is as good as one for each channel, which TFLite and Core ML do not know. The
+    weight's integers stay what they were, its scales take up ``1 / a`` (per-channel alpha as in HyQ's
+    QADS, put to the output instead of into the next layer, so that anything may follow).
 
     Args:
         program: what to change.
