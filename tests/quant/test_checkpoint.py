@@ -18,7 +18,7 @@ PROGRAMS = {model: program_of(seeded(model), SHAPE) for model in (Net, Tokens, T
 RESULTS = (BlockResult("stem", 0.1 + 0.2, 1 / 3), BlockResult("head", 1e-20, 0.0))
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Somebody pressed Ctrl-C."""
 
 
@@ -34,10 +34,10 @@ def interrupted(monkeypatch, model, path, blocks: int, **options) -> None:
     def stop(self, index, targets):
         if index == blocks:
             learn(self, index, targets)
-            raise Stopped
+            raise StoppedError
         return learn(self, index, targets)
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(Reconstruction, "_learn", stop)
         run(model, path, **options)
 

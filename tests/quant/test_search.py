@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -142,7 +143,7 @@ def test_candidates_go_evenly_from_the_lowest_share_to_the_highest():
     shares = SearchOptions().shares()
     assert len(shares) == 100
     assert (shares[0], shares[-1]) == pytest.approx((0.01, 1.2))
-    steps = [b - a for a, b in zip(shares, shares[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(shares)]
     assert max(steps) == pytest.approx(min(steps), rel=1e-3)
 
 
