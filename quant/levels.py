@@ -64,7 +64,10 @@ def reads_integers(node: Node, levels: Levels) -> bool:
 
 
 def with_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
-    """The levels, with every operation integer that moves nothing but integers, or that a layer absorbs."""
+    """The levels, with every operation integer that moves nothing but integers, or that a layer absorbs.
+
+    But not what would put values of any range on the one grid that a kernel gives to others.
+    """
     result = dict(levels)
     for node in graph.nodes:
         sources = _activations(node) if is_call(node, MOVES) else []
@@ -72,6 +75,8 @@ def with_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
             result[node.name] = Level.INTEGER
         if any(_can_absorb(source, node) for source in _integer_sources(node, result)):
             result[node.name] = Level.INTEGER
+        if len(_dictated(node, result)) > 1:
+            del result[node.name]
     return result
 
 
@@ -151,6 +156,14 @@ def _moved(node: Node, levels: Levels) -> list[Node]:
     return [
         origin for source in sources for origin in (_activations(source) if _is_tuple(source) else [source])
     ]
+
+
+def _dictated(node: Node, levels: Levels) -> set[ActivationGrid | None]:
+    """The grids that kernels dictate for what a value is moved from; None among them where one is free."""
+    sources = _moved(node, levels)
+    if not sources:
+        return {FIXED.get(node.target) if gives_integers(node, levels) else None}
+    return {grid for source in sources for grid in _dictated(source, levels)}
 
 
 def _activations(node: Node) -> list[Node]:

@@ -196,6 +196,26 @@ def test_a_fixed_grid_goes_along_with_what_moves_its_values():
     assert group.fixed == UNIT_INTERVAL
 
 
+def test_a_concatenation_with_other_values_does_not_put_them_on_a_fixed_grid():
+    def mixed(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.sigmoid().flatten(2), (x * 5).flatten(2)], dim=1).mean(-1)
+
+    program = prepared(mixed)
+    levels = full(program.graph)
+    assert named(program, "cat").name not in levels
+    found = {name: group for group in groups(program.graph, levels) for name in group.values}
+    assert found[named(program, "sigmoid").name].fixed == UNIT_INTERVAL
+    assert found[named(program, "mul").name].fixed is None
+
+
+def test_a_concatenation_of_sigmoids_shares_their_grid():
+    program = prepared(lambda x: torch.cat([x.sigmoid(), (x * 5).sigmoid()], dim=1).mean((2, 3)))
+    levels = full(program.graph)
+    shared = next(g for g in groups(program.graph, levels) if named(program, "cat").name in g.values)
+    assert shared.fixed == UNIT_INTERVAL
+    assert len(shared.values) == 3
+
+
 def test_a_float_softmax_fixes_no_grid():
     program = prepared(lambda x: (x.softmax(-1) @ x).mean((2, 3)))
     levels = {named(program, "matmul").name: Level.INTEGER}
