@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,21 +16,20 @@ from edgevit.errors import CheckFailedError, EdgevitError, closest
 from edgevit.export.formats import FORMATS
 from edgevit.files import check_output, staged_folder
 from edgevit.graph.program import Array, Program
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.weights import digest
 from edgevit.images import ImageReader, OnBadImage, open_folder
 from edgevit.profiling.quantized import TIMED, MeasuredPlacement, measure_placement, relative
+from edgevit.profiling.unfinished import Unfinished
+from edgevit.quant.calibration import Calibration, check_weights
 from edgevit.quant.levels import Level, Levels
-from edgevit.quant.placing import PLACEMENTS
+from edgevit.quant.placing import PLACEMENTS, excluded
 from edgevit.quant.precision import bit_widths
-from edgevit.quant.quantizing import Engine, Method, QuantizeResult, quantize
+from edgevit.quant.quantizing import Engine, Method, QuantizeOptions, QuantizeResult, check_options, quantize
 from edgevit.quant.ranges import Granularity, SchemeChoice
-from edgevit.recipe import LevelName, QuantizeRecipe, Recipe
+from edgevit.recipe import QuantizeRecipe, Recipe
 
 MEASURED = "measured"
-LEVEL_NAMES: dict[Level, LevelName] = {
-    Level.WEIGHTS: "weights",
-    Level.INPUTS: "inputs",
-    Level.INTEGER: "integer",
-}
 # A ratio up to this is within the noise of the measurement.
 SLOWER = 1.03
 
@@ -43,6 +43,7 @@ class CompressResult:
         recipe: the file that makes it again.
         report: the same figures as here, as JSON.
         quantization: what was quantized, and what it did to the predictions.
+        labelled: whether the images have classes, so that `quantization.drop` is of accuracy.
         placement: what was measured to decide where integers pay; None where the user decided.
         format: the format in whose runtime speed and size were measured; None without one here.
         latency_ratio: time of the artefact relative to the float one's, one thread.
@@ -53,6 +54,7 @@ class CompressResult:
     recipe: Path
     report: Path
     quantization: QuantizeResult
+    labelled: bool
     placement: MeasuredPlacement | None
     format: str | None
     latency_ratio: float | None
@@ -92,33 +94,39 @@ def compress(
         check_output(path.with_name(name), force=force)
     _check(recipe)
     program = program if isinstance(program, Program) else Program.load(program)
+    # What can be refused is, before minutes are spent on measuring.
+    check_options(program, _options(recipe))
+    levels = _named_levels(program, recipe)
     images, labels = _images(program, calib, recipe, on_bad_image)
-    placement = _measured(program, recipe, force=force)
-    result = quantize(
-        program,
-        images,
-        labels=labels,
-        precision=recipe.precision,
-        engine=cast(Engine, recipe.engine),
-        method=cast(Method, recipe.method),
-        granularity=cast(Granularity, recipe.granularity),
-        scheme=cast(SchemeChoice, recipe.scheme),
-        placement=None if recipe.placement == MEASURED else recipe.placement,
-        levels=_named_levels(recipe) if placement is None else placement.levels,
-        exclude=recipe.exclude,
-        max_drop=recipe.max_drop,
-        iterations=recipe.iterations,
-        seed=recipe.seed,
-        torch_device=torch_device,
-        checkpoint=path.with_name(f"{path.stem}.partial"),
-    )
+    unfinished = Unfinished.beside(path)
+    with unfinished.kept_when_interrupted():
+        placement = _measured(program, recipe, unfinished, force=force)
+        result = quantize(
+            program,
+            images,
+            labels=labels,
+            levels=levels if placement is None else placement.levels,
+            torch_device=torch_device,
+            # NNCF keeps nothing to go on from.
+            checkpoint=unfinished.learned if recipe.engine == "edgevit" else None,
+            **vars(_options(recipe)),
+        )
     format_ = recipe.to if recipe.to in TIMED and not extras.missing(FORMATS[recipe.to].extra) else None
     latency, size = (None, None) if format_ is None else relative(program, result.program, format_)
     _check_speed(recipe, latency, force=force)
-    paths = [path.with_name(name) for name in names]
-    found = CompressResult(paths[0], paths[1], paths[2], result, placement, format_, latency, size)
+    found = CompressResult(
+        path=path,
+        recipe=path.with_name(names[1]),
+        report=path.with_name(names[2]),
+        quantization=result,
+        labelled=labels is not None,
+        placement=placement,
+        format=format_,
+        latency_ratio=latency,
+        size_ratio=size,
+    )
     if placement is not None:
-        layers = {name: LEVEL_NAMES[level] for name, level in placement.levels.items()}
+        layers = {name: level.name.lower() for name, level in placement.levels.items()}
         recipe = recipe.model_copy(update={"layers": layers, "placement": None})
     with staged_folder(path.parent) as stage:
         result.program.save(stage / path.name)
@@ -135,6 +143,7 @@ def summary(result: CompressResult) -> dict[str, Any]:
         "program": result.path.name,
         "recipe": result.recipe.name,
         "images": quantization.images,
+        "labelled": result.labelled,
         "drop": quantization.drop,
         "format": result.format,
         "latency_ratio": result.latency_ratio,
@@ -173,6 +182,23 @@ def _check(recipe: QuantizeRecipe) -> None:
         )
     if recipe.placement is not None and recipe.layers is not None:
         raise EdgevitError("a recipe has either `placement` or `layers`; leave one out")
+    if recipe.engine == "nncf" and (recipe.placement is not None or recipe.layers is not None):
+        raise EdgevitError("--engine nncf chooses what is quantized; leave out `placement` and `layers`")
+
+
+def _options(recipe: QuantizeRecipe) -> QuantizeOptions:
+    return QuantizeOptions(
+        precision=recipe.precision,
+        method=cast(Method, recipe.method),
+        granularity=cast(Granularity, recipe.granularity),
+        scheme=cast(SchemeChoice, recipe.scheme),
+        placement=None if recipe.placement == MEASURED else recipe.placement,
+        exclude=recipe.exclude,
+        max_drop=recipe.max_drop,
+        iterations=recipe.iterations,
+        seed=recipe.seed,
+        engine=cast(Engine, recipe.engine),
+    )
 
 
 def _images(
@@ -185,10 +211,18 @@ def _images(
     if not batches:
         raise EdgevitError(f"--calib: none of the {len(folder)} images in {folder.root} could be used")
     labels = None if folder.labels is None else tuple(x for batch in batches for x in batch.labels or ())
-    return np.concatenate([batch.images for batch in batches]), labels
+    images = np.concatenate([batch.images for batch in batches])
+    with warnings.catch_warnings():
+        # `quantize` checks them again, and warns.
+        warnings.simplefilter("ignore")
+        Calibration.of(program, images, labels)
+    check_weights(program)
+    return images, labels
 
 
-def _measured(program: Program, recipe: QuantizeRecipe, *, force: bool) -> MeasuredPlacement | None:
+def _measured(
+    program: Program, recipe: QuantizeRecipe, unfinished: Unfinished, *, force: bool
+) -> MeasuredPlacement | None:
     """The placement that was measured to be fastest, where the recipe leaves that open."""
     bits = bit_widths(recipe.precision)
     by_default = (
@@ -200,21 +234,37 @@ def _measured(program: Program, recipe: QuantizeRecipe, *, force: bool) -> Measu
     )
     if recipe.layers is not None or not (by_default or recipe.placement == MEASURED):
         return None
-    found = measure_placement(program, to=recipe.to, bits=bits, exclude=recipe.exclude)
+    run = f"{digest(program.exported.state_dict.items())} {bits} {recipe.to} {recipe.exclude}"
+    found = unfinished.placement(run) or measure_placement(
+        program, to=recipe.to, bits=bits, exclude=recipe.exclude
+    )
     if not found.pays and not force:
         best = min(candidate.ratio for candidate in found.candidates)
         raise CheckFailedError(
             f"--quantize {recipe.precision}: no placement of integers is faster than float in {recipe.to} on "
             f"this machine (the best region alone: {best:.2f}x); --quantize w8 makes the file smaller"
         )
+    unfinished.keep(run, found)
     return found
 
 
-def _named_levels(recipe: QuantizeRecipe) -> Levels | None:
+def _named_levels(program: Program, recipe: QuantizeRecipe) -> Levels | None:
+    """The levels that a recipe names, of operations that there are."""
     if recipe.layers is None:
         return None
-    by_name = {name: level for level, name in LEVEL_NAMES.items()}
-    return {layer: by_name[name] for layer, name in recipe.layers.items()}
+    graph = prepare_for_export(program).graph
+    names = [node.name for node in graph.nodes]
+    kept = excluded(graph, recipe.exclude)
+    integers = bit_widths(recipe.precision).activations is not None
+    for layer, level in recipe.layers.items():
+        where = f"recipe: layers: {layer}"
+        if layer not in names:
+            raise EdgevitError(f"{where}: {program.card.name} has no such operation; {closest(layer, names)}")
+        if layer in kept:
+            raise EdgevitError(f"{where}: `exclude` keeps it float; leave one of them out")
+        if level != "weights" and not integers:
+            raise EdgevitError(f"{where}: {recipe.precision} leaves activations float; only weights can be")
+    return {layer: Level[name.upper()] for layer, name in recipe.layers.items()}
 
 
 def _check_speed(recipe: QuantizeRecipe, ratio: float | None, *, force: bool) -> None:

@@ -138,6 +138,9 @@ class _Staging:
 
 _open_stagings: list[_Staging] = []
 
+# What an interrupted command leaves on purpose, for the next one to go on from.
+resumable: list[Path] = []
+
 
 def abandon_staged() -> None:
     """Remove every stage that is open: for a process that is about to end without unwinding."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from edgevit.profiles.documents import Document, Strict, Text, read_document
+from edgevit.errors import EdgevitError
+from edgevit.profiles.documents import Document, Strict, Text, first_problem, read_document
 
 RECIPE_VERSION = 1
 
@@ -37,6 +39,20 @@ class QuantizeRecipe(Strict):
     max_drop: Annotated[float, Field(ge=0)] | None = None
     iterations: Annotated[int, Field(ge=1)] = 200
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> QuantizeRecipe:
+        """From options as they were given; the others keep their defaults.
+
+        Raises:
+            EdgevitError: naming the first option that cannot be, and why.
+        """
+        try:
+            return cls.model_validate(dict(options))
+        except ValidationError as error:
+            loc, problem = first_problem(error)
+            option = "quantize" if loc[0] == "precision" else str(loc[0]).replace("_", "-")
+            raise EdgevitError(f"--{option}: {problem}") from error
 
 
 class Recipe(Strict):

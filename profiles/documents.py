@@ -30,6 +30,7 @@ _PROBLEMS = {
     "float_type": "must be a number, not {value}",
     "finite_number": "must be a finite number, not {value}",
     "greater_than": "must be above {gt:g}, not {value}",
+    "greater_than_equal": "must be at least {ge:g}, not {value}",
     "tuple_type": "must be a list, not {value}",
     "too_short": "must have at least one entry",
     "model_type": "must be a mapping of keys to values, not {value}",
@@ -119,9 +120,14 @@ def read_document(path: Path, model: type[M], document: Document) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = f"{_at(path, lines, first['loc'])}: {_dotted(first['loc'])}"
-        raise EdgevitError(f"{where}: {_problem(first)}") from error
+        loc, problem = first_problem(error)
+        raise EdgevitError(f"{_at(path, lines, loc)}: {_dotted(loc)}: {problem}") from error
+
+
+def first_problem(error: ValidationError) -> tuple[Loc, str]:
+    """Where the first thing is that is wrong, and what."""
+    first = error.errors(include_url=False)[0]
+    return first["loc"], _problem(first)
 
 
 def _read_text(path: Path, document: Document) -> str:

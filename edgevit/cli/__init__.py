@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from edgevit.errors import EdgevitError, closest
-from edgevit.files import abandon_staged
+from edgevit.files import abandon_staged, resumable
 
 # In the order people meet them.
 _COMMANDS = (
@@ -72,13 +73,25 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     C++ frames that cannot unwind it, and the process aborts.
     """
     abandon_staged()
+    left = next((path for path in resumable if path.exists()), None)
+    written = "nothing was written" if left is None else f"repeat the command to go on from {left}"
     with contextlib.suppress(OSError):
-        os.write(2, b"error: interrupted; nothing was written\n")
+        os.write(2, f"error: interrupted; {written}\n".encode())
     os._exit(128 + number)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit status. Every failure is one sentence on standard error."""
+    """Run one command; its exit status. Every failure, and every warning, is a line on standard error."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _run(arguments)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         program.main(arguments, prog_name="edgevit", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

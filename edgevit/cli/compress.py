@@ -35,7 +35,13 @@ _SHOWN = 5
 @click.option("--max-drop", type=float, metavar="POINTS", help="Of accuracy on the images, at most.")
 @click.option("--iterations", type=click.IntRange(min=1), help="Of reconstruction, a block.  [default: 200]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything drawn by chance.  [default: 0]")
-@click.option("--torch-device", default="cpu", show_default=True, metavar="cpu|cuda", help="Calibrate there.")
+@click.option(
+    "--torch-device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Calibrate there.",
+)
 @options.on_bad_image
 @click.option("--force", is_flag=True, help="Replace what is there; write it even if slower than float.")
 @options.reporting
@@ -81,7 +87,7 @@ def _recipe(precision: str | None, path: str | None, choices: dict[str, Any]) ->
     from edgevit.recipe import QuantizeRecipe, Recipe
 
     if path is None:
-        return QuantizeRecipe(precision=precision or "", **given)
+        return QuantizeRecipe.of_options({"precision": precision, **given})
     if given:
         option = next(iter(given)).replace("_", "-")
         raise click.UsageError(f"--{option} with --recipe: write it into {path}, which says everything")
@@ -96,23 +102,32 @@ def print_result(result: CompressResult) -> None:
     if result.placement is not None:
         for candidate in result.placement.candidates:
             click.echo(
-                f"  {candidate.region}: {candidate.layers} layers at {candidate.level.lower()}, "
+                f"  {candidate.region}: {_layers(candidate.layers)} at {candidate.level.lower()}, "
                 f"{candidate.ratio:.2f}x"
             )
     for layer, reason in list(found.kept_float.items())[:_SHOWN]:
         click.echo(f"  {layer} stays float: {reason}")
     if len(found.kept_float) > _SHOWN:
-        click.echo(f"  ... {len(found.kept_float) - _SHOWN} more layers stay float")
+        click.echo(f"  and {len(found.kept_float) - _SHOWN} more")
     worst = sorted(found.sensitivity, key=lambda item: -item.divergence)[:_SHOWN]
-    names = ", ".join(f"{item.module or item.layer} {item.divergence:.2g}" for item in worst)
-    click.echo(f"most sensitive (KL in nats when quantized alone): {names}")
+    if worst:
+        names = ", ".join(f"{item.module or item.layer} {item.divergence:.2g}" for item in worst)
+        click.echo(f"most sensitive (KL in nats when quantized alone): {names}")
     if result.format is not None:
         click.echo(
             f"{result.format}: {result.latency_ratio:.2f}x the latency of float on one thread, "
             f"{result.size_ratio:.2f}x its size"
         )
+    cost = f"drop {found.drop:.2f} points" if result.labelled else f"{found.drop:.2f} % of classes change"
     click.echo(
-        f"{output.TICK} {result.path}  drop {found.drop:.2f} points on {found.images} images, "
+        f"{output.TICK} {result.path}  {cost} on {found.images} images, "
         f"{found.seconds:.0f} s, {found.peak_memory_mib:.0f} MiB"
     )
-    click.echo(f"next: edgevit export {result.path} --to {result.format or 'onnx'} -o DIR")
+    click.echo(f"  again: edgevit compress PROGRAM --recipe {result.recipe} --calib DIR -o FILE")
+    to = result.format or "onnx"
+    opset = " --opset 23" if to == "onnx" and found.options.precision.endswith("a16") else ""
+    click.echo(f"next: edgevit export {result.path} --to {to}{opset} -o {result.path.with_suffix('')}-{to}")
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"

@@ -19,6 +19,7 @@ from torch.fx import Node
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.formats import FORMATS, ExportChoices
+from edgevit.export.quantized import has_int16
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.profiling.local import check_profilable
@@ -63,8 +64,8 @@ class MeasuredPlacement:
         format: whose runtime it was measured in.
         float_ms: median time of the float artefact, one thread.
         candidates: every region at every level.
-        ratio: time of the chosen placement relative to float; 1.0 where float itself is fastest.
-        levels: the chosen one, by node name of the prepared graph.
+        ratio: time of the chosen placement relative to float; not below 1 where float itself is fastest.
+        levels: the chosen one, by node name of the prepared graph: the fastest with integers in it.
     """
 
     format: str
@@ -76,7 +77,7 @@ class MeasuredPlacement:
     @property
     def pays(self) -> bool:
         """Whether any placement was faster than float."""
-        return bool(self.levels)
+        return self.ratio < 1 - _SMALLEST_GAIN
 
 
 def measure_placement(
@@ -93,7 +94,7 @@ def measure_placement(
         exclude: patterns of layers that stay float, as for `quantize`.
 
     Raises:
-        EdgevitError: when the format cannot be timed here, or activations stay float.
+        EdgevitError: when the format cannot be timed here, or activations or all layers stay float.
     """
     if to not in TIMED:
         raise EdgevitError(f"--to: {to!r} cannot be timed on this machine; {closest(to, TIMED)}")
@@ -102,6 +103,10 @@ def measure_placement(
     extras.require(check_profilable(FORMATS[to].file), "measuring placements")
     prepared = prepare_for_export(program)
     regions = _regions(prepared, excluded(prepared.graph, exclude))
+    if not regions:
+        raise EdgevitError(
+            f"{program.card.name} has no layer to quantize{' after --exclude' if exclude else ''}"
+        )
     tried = [(name, level) for name in regions for level in _levels(to, name)]
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(prepared, to, bits, Path(folder))
@@ -134,9 +139,11 @@ def relative(program: Program, quantized: Program, to: str) -> tuple[float, floa
     extras.require(check_profilable(format_.file), "measuring latency")
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name / format_.file for name in ("float", "quantized")]
+        # ONNX has 16-bit activations from a later opset on; both files are of that one.
+        choices = ExportChoices(opset=23 if has_int16(quantized) else None)
         for path, source in zip(paths, (program, quantized), strict=True):
             path.parent.mkdir()
-            format_.export(source, path, ExportChoices())
+            format_.export(source, path, choices)
         before, after = medians_in_turns(paths)
         return after / before, paths[1].stat().st_size / paths[0].stat().st_size
 
@@ -180,7 +187,7 @@ class _Bench:
 def _fastest(
     bench: _Bench, regions: Mapping[str, list[str]], ratios: Mapping[tuple[str, Level], float]
 ) -> tuple[Levels, float]:
-    """The best of three kinds of plan, each measured as a whole; float where none is faster.
+    """The best of three kinds of plan, each measured as a whole.
 
     Every region at its own best level; every kind of layer at its best level, whatever the resolution,
     which is steadier where the regions are small; everything in integers.
@@ -193,8 +200,8 @@ def _fastest(
     everything = {name: dict.fromkeys(list(gains)[-1:], 1.0) for name, gains in by_region.items()}
     plans = [_plan(regions, gains) for gains in (by_region, by_kind, everything)]
     measured = [(bench.ratio(plan), plan) for plan in plans if plan]
-    ratio, plan = min(measured, key=lambda item: item[0], default=(1.0, {}))
-    return (bench.settled(plan), ratio) if ratio < 1 - _SMALLEST_GAIN else ({}, 1.0)
+    ratio, plan = min(measured, key=lambda item: item[0])
+    return bench.settled(plan), ratio
 
 
 def _sums(kind: str, gains: Mapping[str, Mapping[Level, float]]) -> dict[Level, float]:

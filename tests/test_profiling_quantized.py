@@ -1,0 +1,214 @@
+"""Placements by measurement: what is tried, what is chosen, and what cannot be measured."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from edgevit.errors import EdgevitError
+from edgevit.files import resumable
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.profiling import quantized as measuring
+from edgevit.profiling.quantized import Candidate, MeasuredPlacement, measure_placement, relative
+from edgevit.profiling.turns import medians_in_turns
+from edgevit.profiling.unfinished import Unfinished
+from edgevit.quant.levels import Level
+from edgevit.quant.operators import is_layer
+from edgevit.quant.precision import bit_widths
+from edgevit.quant.quantizing import quantize
+
+INPUTS, INTEGER = Level.INPUTS, Level.INTEGER
+W8A8 = bit_widths("w8a8")
+IMAGES = np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype(np.float32)
+REGIONS = {
+    "linear on 16 tokens": ["a", "b"],
+    "linear on one vector": ["head"],
+    "dense convolution at 4x4": ["c"],
+}
+
+
+@pytest.fixture
+def few_runs(monkeypatch):
+    monkeypatch.setattr(measuring, "medians_in_turns", functools.partial(medians_in_turns, seconds=0))
+
+
+@pytest.fixture
+def ratios(monkeypatch):
+    """Instead of measuring: every artefact takes as long as its float counterpart times the next number."""
+
+    def give(*numbers: float) -> list[int]:
+        left = list(numbers)
+        monkeypatch.setattr(measuring, "medians_in_turns", lambda _: [2.0, 2.0 * left.pop(0)])
+        return left
+
+    return give
+
+
+class TestMeasuring:
+    """Real files, timed; what is asserted does not depend on the times."""
+
+    @pytest.mark.parametrize("to", ["onnx", "tflite"])
+    def test_every_region_has_its_candidates(self, tiny_program, few_runs, to):
+        pytest.importorskip({"onnx": "onnxruntime", "tflite": "litert_torch"}[to])
+        found = measure_placement(tiny_program, to=to, bits=W8A8)
+        tried = [(item.region, item.layers, item.level) for item in found.candidates]
+        linear = ["INPUTS", "INTEGER"] if to == "onnx" else ["INTEGER"]
+        assert tried == [
+            ("dense convolution at 4x4", 1, "INTEGER"),
+            *(("linear on 16 tokens", 1, level) for level in linear),
+            *(("linear on one vector", 1, level) for level in linear),
+        ]
+        assert found.format == to
+        assert found.float_ms > 0
+        assert all(item.ratio > 0 for item in found.candidates)
+
+    def test_the_levels_are_taken_by_quantize(self, tiny_program, few_runs):
+        pytest.importorskip("onnxruntime")
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert found.levels
+        result = quantize(tiny_program, IMAGES, levels=found.levels, method="minmax")
+        assert dict(result.levels) == dict(found.levels)
+        latency, size = relative(tiny_program, result.program, "onnx")
+        assert latency > 0
+        assert size > 0
+
+    def test_a_file_is_timed_as_often_as_every_other(self, tiny_onnx):
+        assert len(medians_in_turns([tiny_onnx] * 3, seconds=0)) == 3
+
+    def test_a_file_without_a_runtime_cannot_be_timed(self, tmp_path):
+        with pytest.raises(EdgevitError, match="model.mlpackage cannot be timed on this machine"):
+            medians_in_turns([tmp_path / "model.mlpackage"])
+
+
+class TestChoosing:
+    def test_the_fastest_plan_is_chosen(self, tiny_program, ratios):
+        pytest.importorskip("onnxruntime")
+        # The regions at each level; then the plans: by region, by kind, everything.
+        left = ratios(1.1, 0.8, 0.9, 0.99, 1.0, 0.75, 0.7, 1.3)
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert left == []
+        assert [item.ratio for item in found.candidates] == [1.1, 0.8, 0.9, 0.99, 1.0]
+        assert found.ratio == 0.7
+        assert found.pays
+        layers = [n.name for n in prepare_for_export(tiny_program).graph.nodes if is_layer(n)]
+        assert {name: found.levels.get(name) for name in layers} == {
+            "conv2d": None,
+            "linear": INPUTS,
+            "linear_1": INPUTS,
+        }
+
+    def test_where_float_is_fastest_it_is_said(self, tiny_program, ratios):
+        pytest.importorskip("onnxruntime")
+        # No plan but everything is left to measure.
+        left = ratios(1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert left == []
+        assert not found.pays
+        assert found.ratio == 1.6
+        assert set(found.levels.values()) == {INTEGER}
+
+    def test_excluded_layers_are_in_no_region(self, tiny_program, ratios):
+        pytest.importorskip("onnxruntime")
+        ratios(0.9, 0.9, 0.9, 0.9, 0.9, 0.9)
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8, exclude=["qkv"])
+        assert [item.region for item in found.candidates] == [
+            "dense convolution at 4x4",
+            *["linear on one vector"] * 2,
+        ]
+        assert "linear" not in found.levels
+
+    def test_a_plan_takes_of_each_region_the_best_level_that_gains(self):
+        gains = {
+            "linear on 16 tokens": {INPUTS: 0.02, INTEGER: 0.1},
+            "linear on one vector": {INPUTS: 0.004, INTEGER: -0.2},
+            "dense convolution at 4x4": {INTEGER: 0.01},
+        }
+        assert measuring._plan(REGIONS, gains) == {"a": INTEGER, "b": INTEGER, "c": INTEGER}
+
+    def test_a_kind_gains_what_its_regions_gain_together(self):
+        gains = {
+            "linear on 16 tokens": {INPUTS: 0.02, INTEGER: 0.1},
+            "linear on one vector": {INPUTS: 0.01, INTEGER: -0.2},
+            "dense convolution at 4x4": {INTEGER: 0.5},
+        }
+        found = measuring._sums("linear", gains)
+        assert found == pytest.approx({INPUTS: 0.03, INTEGER: -0.1})
+        assert measuring._sums("dense convolution", gains) == {INTEGER: 0.5}
+
+    @pytest.mark.parametrize(
+        ("region", "kind"),
+        [
+            ("linear on 16 tokens", "linear"),
+            ("linear on one vector", "linear"),
+            ("depthwise convolution at 4x4", "depthwise convolution"),
+        ],
+    )
+    def test_a_kind_has_no_resolution(self, region, kind):
+        assert measuring._kind(region) == kind
+
+
+class TestRefusals:
+    def test_a_format_without_a_runtime_here(self, tiny_program):
+        with pytest.raises(EdgevitError, match="--to: 'coreml' cannot be timed on this machine"):
+            measure_placement(tiny_program, to="coreml", bits=W8A8)
+
+    def test_float_activations(self, tiny_program):
+        with pytest.raises(EdgevitError, match="with float activations there is nothing to place"):
+            measure_placement(tiny_program, to="onnx", bits=bit_widths("w8"))
+
+    def test_no_layer_left(self, tiny_program):
+        pytest.importorskip("onnxruntime")
+        with pytest.raises(EdgevitError, match="tiny has no layer to quantize after --exclude"):
+            measure_placement(tiny_program, to="onnx", bits=W8A8, exclude=["*"])
+
+
+class TestUnfinished:
+    FOUND = MeasuredPlacement(
+        "onnx", 1.5, (Candidate("linear on 16 tokens", 2, "INPUTS", 0.9),), 0.9, {"a": INPUTS, "b": INTEGER}
+    )
+
+    def test_what_was_measured_is_read_as_it_was(self, tmp_path):
+        unfinished = Unfinished.beside(tmp_path / "y.pt2")
+        assert unfinished.placement("a run") is None
+        unfinished.keep("a run", self.FOUND)
+        assert unfinished.placement("a run") == self.FOUND
+        assert [path.name for path in tmp_path.iterdir()] == ["y.partial.json"]
+
+    def test_another_run_measures_anew_where_nothing_was_learned(self, tmp_path):
+        unfinished = Unfinished.beside(tmp_path / "y.pt2")
+        unfinished.keep("a run", self.FOUND)
+        assert unfinished.placement("another") is None
+        unfinished.learned.write_text("learned")
+        with pytest.raises(EdgevitError, match="y.partial was left by a run with another model"):
+            unfinished.placement("another")
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"run": "a run", "placement": {"levels": 1}}'])
+    def test_a_damaged_file_is_no_placement(self, tmp_path, text):
+        unfinished = Unfinished.beside(tmp_path / "y.pt2")
+        unfinished.placed.write_text(text)
+        assert unfinished.placement("a run") is None
+
+    def test_it_is_left_by_an_interruption_alone(self, tmp_path):
+        unfinished = Unfinished.beside(tmp_path / "y.pt2")
+        for error, left in ((KeyboardInterrupt, True), (EdgevitError, False)):
+            unfinished.keep("a run", self.FOUND)
+            with pytest.raises(error), unfinished.kept_when_interrupted():
+                assert unfinished.learned in resumable
+                raise error
+            assert unfinished.placed.exists() is left
+        unfinished.keep("a run", self.FOUND)
+        with unfinished.kept_when_interrupted():
+            pass
+        assert not unfinished.placed.exists()
+        assert unfinished.learned not in resumable
+
+    def test_it_is_plain_json(self, tmp_path):
+        unfinished = Unfinished.beside(tmp_path / "y.pt2")
+        unfinished.keep("a run", self.FOUND)
+        assert json.loads(unfinished.placed.read_text())["placement"]["levels"] == {
+            "a": "INPUTS",
+            "b": "INTEGER",
+        }
