@@ -25,22 +25,19 @@ from edgevit.quant import nncf_engine
 from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
-from edgevit.quant.equalize import can_equalize, equalize_outputs
 from edgevit.quant.grids import Scheme
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import (
     Level,
     Levels,
-    computes_integers,
-    gives_integers,
     groups,
     without,
-    without_idle_moves,
 )
 from edgevit.quant.observation import Observed, observe
 from edgevit.quant.placing import default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
+from edgevit.quant.presteps import prestep
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
 from edgevit.quant.running import Runner, batches
@@ -51,8 +48,6 @@ from edgevit.quant.simulation import Simulation
 Method = Literal["minmax", "hessian", "reconstruct"]
 Engine = Literal["edgevit", "nncf"]
 
-# A layer's output is equalized where that makes its noise at least so many times smaller.
-_WORTH_EQUALIZING = 4.0
 _SENSITIVITY_IMAGES = 32
 
 
@@ -96,6 +91,7 @@ class QuantizeResult:
         remarks: dead channels, constant activations and the like, one sentence each.
         sensitivity: of every layer that was to be quantized.
         kept_float: layers that stay float, each with the reason.
+        smoothed: layers whose input channels were smoothed.
         equalized: layers whose output channels were equalized.
         blocks: what reconstruction did; empty for other methods.
         drop: points of accuracy lost on the calibration images, or, where they have no labels, percent
@@ -111,6 +107,7 @@ class QuantizeResult:
     remarks: tuple[str, ...]
     sensitivity: tuple[LayerSensitivity, ...]
     kept_float: Mapping[str, str]
+    smoothed: tuple[str, ...]
     equalized: tuple[str, ...]
     blocks: tuple[BlockResult, ...]
     drop: float
@@ -129,6 +126,7 @@ class _Draft:
     quantization: Quantization
     sensitivity: tuple[LayerSensitivity, ...] = ()
     kept_float: dict[str, str] = field(default_factory=dict)
+    smoothed: tuple[str, ...] = ()
     equalized: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -210,6 +208,7 @@ def quantize(
         remarks=draft.remarks,
         sensitivity=draft.sensitivity,
         kept_float=draft.kept_float,
+        smoothed=draft.smoothed,
         equalized=draft.equalized,
         blocks=blocks,
         drop=drop,
@@ -221,6 +220,11 @@ def quantize(
 
 
 def check_options(program: Program, options: QuantizeOptions) -> None:
+    """Refuse what can be refused before any work.
+
+    Raises:
+        EdgevitError: naming the option, or what about the program, is wrong.
+    """
     bits = bit_widths(options.precision)
     for option, value, choices in (
         ("--engine", options.engine, get_args(Engine)),
@@ -268,7 +272,7 @@ def _on(device: str) -> Iterator[None]:
 def _draft(
     program: Program, calibration: Calibration, options: QuantizeOptions, levels: Levels | None
 ) -> _Draft:
-    """Grids that cover what was seen, equalized, the worst outliers left float."""
+    """Grids that cover what was seen, smoothed and equalized, the worst outliers left float."""
     bits = bit_widths(options.precision)
     remarks = check_weights(program)
     placement = options.placement or default_placement(bits)
@@ -279,21 +283,33 @@ def _draft(
         levels = place(prepared.graph, placement, bits, options.exclude)
     observed = _observe(prepared, levels, calibration)
     remarks += check_observed(prepared, observed)
-    prepared, equalized = _equalize(prepared, levels, observed)
-    if equalized:
-        levels = without_idle_moves(prepared.graph, levels)
-        observed = _observe(prepared, levels, calibration)
-    draft = _Draft(
-        prepared, dict(levels), observed, _start(prepared, levels, observed, options), equalized=equalized
-    )
+    draft = _Draft(prepared, dict(levels), observed, _start(prepared, levels, observed, options))
     draft.remarks = remarks
-    draft.sensitivity = sensitivities(
-        prepared, draft.quantization, calibration.images[:_SENSITIVITY_IMAGES].to(torch.get_default_device())
-    )
+    draft.sensitivity = _sensitivity(draft, calibration)
+    if bits.activations is not None:
+        _prestep(draft, calibration, options)
     for layer in outliers(draft.sensitivity):
         _keep_float(draft, layer, "its quantization alone does most of the damage")
-    draft.quantization = _start(prepared, draft.levels, observed, options)
+    draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
     return draft
+
+
+def _sensitivity(draft: _Draft, calibration: Calibration) -> tuple[LayerSensitivity, ...]:
+    images = calibration.images[:_SENSITIVITY_IMAGES].to(torch.get_default_device())
+    return sensitivities(draft.program, draft.quantization, images)
+
+
+def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> None:
+    """Smooth and equalize, and look again at what changed by it."""
+    damage = {item.layer: item.divergence for item in draft.sensitivity}
+    found = prestep(draft.program, draft.levels, draft.observed, damage)
+    if found.program is draft.program:
+        return
+    draft.program, draft.levels = found.program, dict(found.levels)
+    draft.smoothed, draft.equalized = found.smoothed, found.equalized
+    draft.observed = _observe(draft.program, draft.levels, calibration)
+    draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
+    draft.sensitivity = _sensitivity(draft, calibration)
 
 
 def _nncf_draft(program: Program, calibration: Calibration, options: QuantizeOptions) -> _Draft:
@@ -338,29 +354,6 @@ def _start(
         granularity=options.granularity,
         scheme=options.scheme,
     )
-
-
-def _equalize(
-    program: Program, levels: Levels, observed: Mapping[str, Observed]
-) -> tuple[Program, tuple[str, ...]]:
-    """Equalize the layers whose output noise shrinks by it."""
-    worth = [
-        node.name
-        for node in program.graph.nodes
-        if can_equalize(node)
-        and gives_integers(node, levels)
-        and not any(computes_integers(user, levels) for user in node.users)
-        and _gain(observed[node.name].peaks) >= _WORTH_EQUALIZING
-    ]
-    if not worth:
-        return program, ()
-    peaks = {name: observed[name].peaks for name in worth}
-    return equalize_outputs(program, worth, peaks), tuple(worth)
-
-
-def _gain(peaks: torch.Tensor) -> float:
-    """How many times smaller the mean squared rounding error is with one range for each channel."""
-    return float(peaks.max().square() / peaks.square().mean().clamp_min(1e-30))
 
 
 def _keep_float(draft: _Draft, layer: str, reason: str) -> None:

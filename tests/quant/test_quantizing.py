@@ -13,7 +13,7 @@ from torch import nn
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
-from edgevit.quant import quantizing
+from edgevit.quant import presteps, quantizing
 from edgevit.quant.insertion import decomposed
 from edgevit.quant.levels import Level
 from edgevit.quant.operators import LAYERS
@@ -312,7 +312,10 @@ def test_a_layer_that_does_most_of_the_damage_is_kept_float_and_said_so(monkeypa
     assert bool(torch.isfinite(logits(result.program)).all())
 
 
-def test_a_layer_of_unlike_channels_is_equalized_and_named():
+def test_a_layer_of_unlike_channels_is_equalized_and_named(monkeypatch):
+    # A model so small is never damaged much.
+    monkeypatch.setattr(presteps, "_DAMAGE", 0.0)
+
     class Unlike(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -330,14 +333,15 @@ def test_a_layer_of_unlike_channels_is_equalized_and_named():
     assert result.equalized == ("conv2d",)
     expected = logits(program)
     error = float((logits(result.program) - expected).abs().max())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantizing, "_WORTH_EQUALIZING", math.inf)
-        plain = run(program, placement="layers")
+    monkeypatch.setattr(presteps, "_WORTH_EQUALIZING", math.inf)
+    plain = run(program, placement="layers")
     assert plain.equalized == ()
     assert error < float((logits(plain.program) - expected).abs().max())
 
 
-def test_channels_last_layers_are_equalized_along_their_channels():
+def test_channels_last_layers_are_equalized_along_their_channels(monkeypatch):
+    monkeypatch.setattr(presteps, "_DAMAGE", 0.0)
+
     class ChannelsLast(nn.Module):
         def __init__(self) -> None:
             super().__init__()
