@@ -127,8 +127,11 @@ def bias_of(node: Node) -> Node | None:
 def channel_dim(node: Node, rank: int) -> int:
     """The dimension of the channels of a node's value.
 
-    A layer's operator says it; else it is the second of a feature map, and the last of tokens.
+    The operator says it where it is a layer or a layer norm; else it is the second of a feature map, and
+    the last of tokens.
     """
+    if node.target is aten.layer_norm.default:
+        return -1
     if node.target in LAYERS:
         return -1 if node.target is aten.linear.default else 1
     return 1 if rank == 4 else -1

@@ -25,7 +25,7 @@ from edgevit.quant.levels import (
     without_idle_moves,
 )
 from edgevit.quant.observation import Observed
-from edgevit.quant.operators import input_of, is_layer, weight_of
+from edgevit.quant.operators import channel_dim, input_of, is_layer, weight_of
 from edgevit.quant.running import Runner
 from edgevit.quant.smooth import Smoothing, smooth
 
@@ -97,7 +97,8 @@ def _smoothings(
     for source, layers in readers.items():
         free = is_call(source, {aten.layer_norm.default}) and set(source.users) == set(layers)
         harmful = max(damage.get(layer.name, 0.0) for layer in layers) >= _DAMAGE
-        if gives_integers(source, levels) or not (free or harmful):
+        last = channel_dim(source, source.meta["val"].dim()) == -1
+        if gives_integers(source, levels) or not last or not (free or harmful):
             continue
         weights = [constants[weight_of(layer).name] for layer in layers]
         scale = _smooth_scale(observed[source.name].peaks, weights)

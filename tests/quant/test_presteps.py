@@ -68,3 +68,20 @@ def test_what_moved_an_equalized_output_moves_no_integers():
     program, found = stepped("layers", damage=1.0)
     moves = {named(program, "flatten").name, named(program, "transpose").name}
     assert moves.isdisjoint(found.levels)
+
+
+def test_tokens_in_a_grid_are_smoothed_only_where_their_channels_are_known_to_be_last():
+    class Grid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.norm, self.head = nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(self.mix(x.permute(0, 2, 3, 1)))).mean((1, 2))
+
+    program = prepared(seeded(Grid))
+    levels = place(program.graph, "inputs", bit_widths("w8a8"))
+    names = [name for group in groups(program.graph, levels) for name in group.values]
+    found = prestep(program, levels, observe(program, images(), names), dict.fromkeys(levels, 1.0))
+    assert found.smoothed == (all_named(program, "linear")[1].name,)
+    torch.testing.assert_close(logits(found.program), logits(program), rtol=1e-4, atol=1e-5)
