@@ -1,4 +1,4 @@
-"""`edgevit compress`: what it writes, how a recipe repeats it, how it goes on, a sentence for every mistake."""
+"""`edgevit compress`: what it writes, how a recipe repeats it, how it goes on, and what it refuses."""
 
 from __future__ import annotations
 
