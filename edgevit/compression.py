@@ -25,7 +25,15 @@ from edgevit.quant.calibration import Calibration, check_weights
 from edgevit.quant.levels import Level, Levels
 from edgevit.quant.placing import PLACEMENTS, excluded
 from edgevit.quant.precision import bit_widths
-from edgevit.quant.quantizing import Engine, Method, QuantizeOptions, QuantizeResult, check_options, quantize
+from edgevit.quant.quantizing import (
+    Engine,
+    Method,
+    QuantizeOptions,
+    QuantizeResult,
+    check_device,
+    check_options,
+    quantize,
+)
 from edgevit.quant.ranges import Granularity, SchemeChoice
 from edgevit.recipe import QuantizeRecipe, Recipe
 
@@ -96,6 +104,7 @@ def compress(
     program = program if isinstance(program, Program) else Program.load(program)
     # What can be refused is, before minutes are spent on measuring.
     check_options(program, _options(recipe))
+    check_device(torch_device)
     levels = _named_levels(program, recipe)
     images, labels = _images(program, calib, recipe, on_bad_image)
     unfinished = Unfinished.beside(path)

@@ -258,13 +258,18 @@ def is_quantized(program: Program) -> bool:
     return any("quantized_decomposed" in str(node.target) for node in program.graph.nodes)
 
 
-@contextmanager
-def _on(device: str) -> Iterator[None]:
-    """Everything made inside lies on the device."""
+def check_device(device: str) -> None:
+    """Refuse a device that is not here."""
     if device == "cuda" and not torch.cuda.is_available():
         raise EdgevitError("--torch-device cuda: torch sees no CUDA device here; use cpu")
     if device not in ("cpu", "cuda"):
         raise EdgevitError(f"--torch-device: {device!r} is unknown; {closest(device, ('cpu', 'cuda'))}")
+
+
+@contextmanager
+def _on(device: str) -> Iterator[None]:
+    """Everything made inside lies on the device."""
+    check_device(device)
     with torch.device(device):
         yield
 

@@ -163,6 +163,12 @@ class TestResults:
         assert "latency" not in capsys.readouterr().out
         assert json.loads((out / "y.compress.json").read_text())["latency_ratio"] is None
 
+    def test_nncf_is_repeated_by_its_recipe(self, tiny_pt2, image_folder, out):
+        pytest.importorskip("nncf")
+        first = compressed(tiny_pt2, image_folder, out, "--quantize", "w8a8", "--engine", "nncf", "--quiet")
+        again = compressed(tiny_pt2, image_folder, out / "b", "--recipe", out / "y.recipe.yaml", "--quiet")
+        assert same(first, again)
+
     def test_the_function_is_the_command(self, tiny_program, image_folder, out):
         recipe = QuantizeRecipe(method="minmax", placement="full", exclude=("head",))
         result = edgevit.compress(tiny_program, calib=image_folder, output=out / "y.pt2", recipe=recipe)
@@ -364,6 +370,10 @@ class TestMistakes:
     @pytest.mark.parametrize("more", [("--placement", "full"), ("--method", "hessian"), ("--iterations", 3)])
     def test_options_that_mean_nothing_to_nncf(self, refusal, more):
         assert "--engine nncf" in refusal("--quantize", "w8a8", "--engine", "nncf", *more)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+    def test_a_device_that_is_not_here(self, refusal):
+        assert "torch sees no CUDA device here" in refusal("--quantize", "w8a8", "--torch-device", "cuda")
 
     def test_a_placement_of_weights_alone(self, refusal):
         assert "w8 leaves activations float" in refusal("--quantize", "w8", "--placement", "inputs")
