@@ -39,7 +39,7 @@ class Unfinished:
     @contextlib.contextmanager
     def kept_when_interrupted(self) -> Iterator[None]:
         """Nothing is left when the block ends well, or is refused before anything was learned."""
-        resumable.append(self.learned)
+        resumable.extend((self.learned, self.placed))
         try:
             yield
         except EdgevitError:
@@ -49,7 +49,8 @@ class Unfinished:
         else:
             self.placed.unlink(missing_ok=True)
         finally:
-            resumable.remove(self.learned)
+            for path in (self.learned, self.placed):
+                resumable.remove(path)
 
     def placement(self, run: str) -> MeasuredPlacement | None:
         """What an interrupted run measured; None where none was interrupted.
