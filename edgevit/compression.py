@@ -103,22 +103,23 @@ def compress(
     _check(recipe)
     program = program if isinstance(program, Program) else Program.load(program)
     # What can be refused is, before minutes are spent on measuring.
-    check_options(program, _options(recipe))
+    check_options(program, _options(recipe, chosen=False))
     check_device(torch_device)
     levels = _named_levels(program, recipe)
     images, labels = _images(program, calib, recipe, on_bad_image)
     unfinished = Unfinished.beside(path)
     with unfinished.kept_when_interrupted():
         placement = _measured(program, recipe, unfinished, force=force)
+        levels = levels if placement is None else placement.levels
         result = quantize(
             program,
             images,
             labels=labels,
-            levels=levels if placement is None else placement.levels,
+            levels=levels,
             torch_device=torch_device,
             # NNCF keeps nothing to go on from.
             checkpoint=unfinished.learned if recipe.engine == "edgevit" else None,
-            **vars(_options(recipe)),
+            **vars(_options(recipe, chosen=levels is not None)),
         )
     format_ = recipe.to if recipe.to in TIMED and not extras.missing(FORMATS[recipe.to].extra) else None
     latency, size = (None, None) if format_ is None else relative(program, result.program, format_)
@@ -160,6 +161,7 @@ def summary(result: CompressResult) -> dict[str, Any]:
         "seconds": quantization.seconds,
         "peak_memory_mib": quantization.peak_memory_mib,
         "kept_float": dict(quantization.kept_float),
+        "smoothed": list(quantization.smoothed),
         "equalized": list(quantization.equalized),
         "remarks": list(quantization.remarks),
         "sensitivity": [dataclasses.asdict(item) for item in quantization.sensitivity],
@@ -195,14 +197,15 @@ def _check(recipe: QuantizeRecipe) -> None:
         raise EdgevitError("--engine nncf chooses what is quantized; leave out `placement` and `layers`")
 
 
-def _options(recipe: QuantizeRecipe) -> QuantizeOptions:
+def _options(recipe: QuantizeRecipe, *, chosen: bool) -> QuantizeOptions:
+    """What `quantize` is told; where levels are chosen already, they leave out what is excluded."""
     return QuantizeOptions(
         precision=recipe.precision,
         method=cast(Method, recipe.method),
         granularity=cast(Granularity, recipe.granularity),
         scheme=cast(SchemeChoice, recipe.scheme),
         placement=None if recipe.placement == MEASURED else recipe.placement,
-        exclude=recipe.exclude,
+        exclude=() if chosen else recipe.exclude,
         max_drop=recipe.max_drop,
         iterations=recipe.iterations,
         seed=recipe.seed,

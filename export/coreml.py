@@ -33,7 +33,6 @@ from edgevit.export.quantized import (
     check_same,
     describe,
     has_activations,
-    is_quantized,
     saturate_narrow_grids,
     store_constants,
 )
@@ -44,6 +43,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.group_norm import group_norm_to_layer_norm
 from edgevit.graph.rewrites.resize_to_matmul import resize_to_matmul
+from edgevit.quant.insertion import is_quantized
 
 Precision = Literal["fp16", "fp32"]
 Inputs = Literal["image", "tensor"]

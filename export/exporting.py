@@ -13,13 +13,13 @@ from edgevit.errors import CheckFailedError
 from edgevit.export.formats import FORMATS, ExportChoices, check_formats
 from edgevit.export.metadata import METADATA_FILE, ArtefactInfo, Metadata
 from edgevit.export.placement import Placement, placement
-from edgevit.export.quantized import is_quantized
 from edgevit.export.target import best_formats, choose_for
 from edgevit.export.verify import Verification, verify
 from edgevit.files import check_output, staged_folder
 from edgevit.graph.program import Program
 from edgevit.profiles import DeviceProfile, load_profile
 from edgevit.progress import working
+from edgevit.quant.insertion import is_quantized
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,6 @@ class Parameters:
     dequantized: Counter[Grid] = field(default_factory=Counter)
 
 
-def is_quantized(program: Program) -> bool:
-    """Whether the graph has quantizers."""
-    return bool(calls(program.graph, [QUANTIZE, DEQUANTIZE_STORED]))
-
-
 def has_activations(program: Program) -> bool:
     """Whether any activation is brought to integers, and not weights alone."""
     return bool(calls(program.graph, [QUANTIZE]))

@@ -19,11 +19,11 @@ from edgevit.errors import EdgevitError
 from edgevit.evaluation import Runnable, percent
 from edgevit.export.artefacts import metadata_of, open_artefact
 from edgevit.export.metadata import ArtefactInfo
-from edgevit.export.quantized import is_quantized
 from edgevit.export.rounding import rounded_otherwise
 from edgevit.graph.card import Preprocessing
 from edgevit.graph.program import Program
 from edgevit.images import ImageReader, OnBadImage, open_folder
+from edgevit.quant.insertion import is_quantized
 
 Array = npt.NDArray[np.float32]
 

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgevit.graph.program import Program
 from edgevit.quant.grouping import Kind, group
-from edgevit.quant.segments import Segment, module_path, segments
+from edgevit.quant.segments import Segment, segments, shared_path
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ def _outputs(block: Sequence[Segment]) -> tuple[str, ...]:
 def _names(members: Sequence[Sequence[Segment]], calls: Sequence[Sequence[Node]]) -> list[str]:
     """A name for each block, no two alike; without modules the first and the last node."""
     layers = [[node for segment in block for node in segment.layers] for block in members]
-    paths = [[module_path([node]) for node in nodes] for nodes in layers]
+    paths = [[shared_path([node]) for node in nodes] for nodes in layers]
     names = []
     for number, (block, nodes) in enumerate(zip(members, calls, strict=True)):
-        whole = module_path(node for segment in block for node in _telling(segment))
+        whole = shared_path(node for segment in block for node in _telling(segment))
         others = [path for other in (*paths[:number], *paths[number + 1 :]) for path in other]
         names.append(_name(whole, layers[number], others) or f"{nodes[0].name}..{nodes[-1].name}")
     alike = Counter(names)
@@ -145,7 +145,7 @@ def _names(members: Sequence[Sequence[Segment]], calls: Sequence[Sequence[Node]]
 
 def _name(whole: str, layers: Sequence[Node], others: Sequence[str]) -> str:
     """The module that a block has to itself, with its sum or without; or from which part of one to which."""
-    path = module_path(layers)
+    path = shared_path(layers)
     for module in (whole, path):
         if module and not any(f"{other}.".startswith(f"{module}.") for other in others):
             return module
@@ -159,7 +159,7 @@ def _telling(segment: Segment) -> tuple[Node, ...]:
 
 def _part(path: str, layers: Sequence[Node]) -> str:
     """From which child of a module to which, by the first and the last layer."""
-    first, last = (_child(module_path([node]), path) for node in (layers[0], layers[-1]))
+    first, last = (_child(shared_path([node]), path) for node in (layers[0], layers[-1]))
     span = first if first == last else f"{first}..{last}"
     return ".".join(part for part in (path, span) if part)
 

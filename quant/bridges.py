@@ -31,7 +31,7 @@ from typing import Literal, NamedTuple
 from torch.fx import Node
 
 from edgevit.graph.program import Program
-from edgevit.quant.segments import Segment, module_path, segments
+from edgevit.quant.segments import Segment, segments, shared_path
 
 Direction = Literal["map->tokens", "tokens->map", "both"]
 
@@ -246,7 +246,7 @@ def _bridge(row: tuple[Segment, ...], crossing: Crossing) -> Bridge:
     enter, leave = ([node for index in way for node in row[index].nodes] for way in crossing)
     direction: Direction = "both" if enter and leave else "map->tokens" if enter else "tokens->map"
     nodes = enter + leave
-    where = module_path(nodes) or "the model"
+    where = shared_path(nodes) or "the model"
     return Bridge(
         direction=direction,
         enter=tuple(node.name for node in enter),

@@ -12,8 +12,7 @@ import torch
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Array, Program
 from edgevit.quant.observation import Observed
-from edgevit.quant.operators import is_layer, weight_of
-from edgevit.quant.placing import module_path
+from edgevit.quant.operators import is_layer, module_path, weight_of
 from edgevit.quant.running import Runner
 
 FEWEST_IMAGES = 8
@@ -107,6 +106,6 @@ def check_observed(program: Program, observed: Mapping[str, Observed]) -> tuple[
             raise EdgevitError(
                 f"{program.card.name}: the output of {where} is NaN or infinite on the calibration images"
             )
-        if value.is_constant and nodes[name].op == "call_function":
-            remarks.append(f"{where}: its output is {value.samples[0]:g} on every calibration image")
+        if value.constant is not None and nodes[name].op == "call_function":
+            remarks.append(f"{where}: its output is {value.constant:g} on every calibration image")
     return tuple(remarks)

@@ -12,7 +12,7 @@ import torch.ao.quantization.fx._decomposed
 from torch.fx import Node
 
 from edgevit.graph.program import Program
-from edgevit.graph.rewriting import Editor
+from edgevit.graph.rewriting import Editor, calls
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight, quantize_bias, weight_limit
 from edgevit.quant.levels import Level, Levels, gives_integers, is_read_as_integer, level_of
 from edgevit.quant.operators import bias_of, input_of, is_layer, weight_of
@@ -37,6 +37,16 @@ class Quantization:
     activations: Mapping[str, ActivationGrid]
     weights: Mapping[str, QuantizedWeight]
     biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def is_quantized(program: Program) -> bool:
+    """Whether the graph holds quantizers."""
+    return bool(
+        calls(
+            program.graph,
+            [decomposed.quantize_per_tensor.default, decomposed.dequantize_per_channel.default],
+        )
+    )
 
 
 def insert_quantizers(program: Program, quantization: Quantization, name: str = "quantize") -> Program:

@@ -1,4 +1,4 @@
-"""What the values of a graph look like on calibration images: their ranges, and samples of them."""
+"""The ranges of a graph's values on calibration images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from edgevit.progress import track
 from edgevit.quant.operators import channel_dim
 from edgevit.quant.running import Runner, batches
 
-# Numbers kept of each value for searching its grid.
-_SAMPLES = 2**15
 
-
-@dataclass
+@dataclass(frozen=True)
 class Observed:
     """One value of the graph over all calibration images.
 
@@ -26,20 +23,13 @@ class Observed:
         low: smallest number, at most 0.
         high: largest number, at least 0.
         peaks: (channels,) largest absolute value of each channel.
-        samples: numbers drawn from all images alike.
+        constant: the number that it was everywhere; None where it was several.
     """
 
     low: float
     high: float
     peaks: torch.Tensor
-    samples: torch.Tensor
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it was the same number everywhere."""
-        number = float(self.samples[0])
-        seen = bool((self.samples == number).all())
-        return seen and (self.low, self.high) == (min(number, 0.0), max(number, 0.0))
+    constant: float | None = None
 
 
 def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> dict[str, Observed]:
@@ -53,10 +43,9 @@ def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> d
     runner = Runner(program)
     found: dict[str, Observed] = {}
     parts = list(batches(images))
-    share = max(1, _SAMPLES // len(parts))
 
     def look(name: str, value: torch.Tensor) -> None:
-        new = _observed(runner.nodes[name], value, share)
+        new = _observed(runner.nodes[name], value)
         found[name] = _merged(found[name], new) if name in found else new
 
     with torch.no_grad():
@@ -65,25 +54,13 @@ def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> d
     return found
 
 
-def _observed(node: Node, value: torch.Tensor, share: int) -> Observed:
+def _observed(node: Node, value: torch.Tensor) -> Observed:
     magnitudes = value.abs()
     if value.dim() > 1:
         dim = channel_dim(node, value.dim()) % value.dim()
         magnitudes = magnitudes.amax(dim=[i for i in range(value.dim()) if i != dim])
-    return Observed(
-        min(float(value.min()), 0.0), max(float(value.max()), 0.0), magnitudes, _drawn(value.flatten(), share)
-    )
-
-
-def _drawn(numbers: torch.Tensor, count: int) -> torch.Tensor:
-    """Some of the numbers, the same ones every time; all of them where they are few.
-
-    Drawn by chance and not by stride: a stride that divides the channels would see one channel only.
-    """
-    if numbers.numel() <= count:
-        return numbers.clone()
-    generator = torch.Generator().manual_seed(0)
-    return numbers[torch.randint(numbers.numel(), (count,), generator=generator)]
+    low, high = float(value.min()), float(value.max())
+    return Observed(min(low, 0.0), max(high, 0.0), magnitudes, low if low == high else None)
 
 
 def _merged(old: Observed, new: Observed) -> Observed:
@@ -92,5 +69,5 @@ def _merged(old: Observed, new: Observed) -> Observed:
         float(np.minimum(old.low, new.low)),
         float(np.maximum(old.high, new.high)),
         torch.maximum(old.peaks, new.peaks) if old.peaks.shape == new.peaks.shape else new.peaks,
-        torch.cat([old.samples, new.samples]),
+        old.constant if old.constant == new.constant else None,
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 
-from torch.fx import Graph, Node
+from torch.fx import Graph
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.quant.levels import Level, with_moves
-from edgevit.quant.operators import can_be_integer, is_layer
+from edgevit.quant.operators import can_be_integer, is_layer, module_path
 from edgevit.quant.precision import BitWidths
 
 # What each placement makes of layers, and of everything else that has an integer kernel.
@@ -57,12 +57,6 @@ def place(graph: Graph, placement: str, bits: BitWidths, exclude: Sequence[str] 
         if level != Level.FLOAT and node.name not in kept:
             levels[node.name] = level
     return with_moves(graph, levels) if layers == Level.INTEGER else levels
-
-
-def module_path(node: Node) -> str:
-    """The dotted path of the module that a node comes from; empty where the graph does not say."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack else ""
 
 
 def excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:

@@ -26,14 +26,9 @@ from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
 from edgevit.quant.grids import Scheme
-from edgevit.quant.insertion import Quantization, insert_quantizers
+from edgevit.quant.insertion import Quantization, insert_quantizers, is_quantized
 from edgevit.quant.learning import LearningOptions
-from edgevit.quant.levels import (
-    Level,
-    Levels,
-    groups,
-    without,
-)
+from edgevit.quant.levels import Level, Levels, groups, without
 from edgevit.quant.observation import Observed, observe
 from edgevit.quant.placing import default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
@@ -162,7 +157,8 @@ def quantize(
             "reconstruct" learns roundings, scales and biases block by block.
         granularity: one weight scale for each output "channel", or one for the "tensor"; "auto" is
             "channel", and what "hessian" finds best.
-        scheme: of activation grids: "sym", "asym", or "auto", which chooses for each.
+        scheme: of activation grids: "sym", "asym", or "auto", which is "asym", and what "hessian" finds
+            best.
         placement: "inputs", "layers" or "full" (see `edgevit.quant.placing`); None takes "layers" for 8
             bits and more, and "inputs" below.
         levels: of operations of the prepared graph, in place of a placement.
@@ -251,11 +247,6 @@ def check_options(program: Program, options: QuantizeOptions) -> None:
             f"{program.card.name} was captured for a batch of {program.batch}; "
             "capture it with a dynamic batch"
         )
-
-
-def is_quantized(program: Program) -> bool:
-    """Whether the graph holds quantizers."""
-    return any("quantized_decomposed" in str(node.target) for node in program.graph.nodes)
 
 
 def check_device(device: str) -> None:

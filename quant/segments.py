@@ -29,6 +29,7 @@ from edgevit.quant.mixing import (
     mixes_values,
     overlaps,
 )
+from edgevit.quant.operators import module_path
 
 aten = torch.ops.aten
 
@@ -222,20 +223,15 @@ class _Row:
         return False
 
 
-def module_path(nodes: Iterable[Node]) -> str:
+def shared_path(nodes: Iterable[Node]) -> str:
     """The innermost module that all of the nodes come from, as a dotted path; empty for the model itself."""
-    paths = [_path_of(node).split(".") for node in nodes if node.meta.get("nn_module_stack")]
+    paths = [module_path(node).split(".") for node in nodes if node.meta.get("nn_module_stack")]
     shared = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
             break
         shared.append(parts[0])
     return ".".join(shared)
-
-
-def _path_of(node: Node) -> str:
-    path: str = list(node.meta["nn_module_stack"].values())[-1][0]
-    return path
 
 
 def _tensors(node: Node) -> int:

@@ -14,8 +14,7 @@ from edgevit.progress import track
 from edgevit.quant.grids import quantize_bias
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import Level, gives_integers, level_of
-from edgevit.quant.operators import bias_of, input_of, is_layer, layer_of, weight_of
-from edgevit.quant.placing import module_path
+from edgevit.quant.operators import bias_of, input_of, is_layer, layer_of, module_path, weight_of
 from edgevit.quant.running import Override, Runner, batches
 
 

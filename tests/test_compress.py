@@ -27,6 +27,7 @@ from edgevit.profiling import quantized as measuring
 from edgevit.profiling.quantized import Candidate, MeasuredPlacement
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.quant import quantizing, reconstruct
+from edgevit.quant.insertion import is_quantized
 from edgevit.quant.levels import Level
 from edgevit.quant.placing import PLACEMENTS
 from edgevit.quant.precision import BIT_WIDTHS
@@ -83,7 +84,7 @@ class TestResults:
     def test_three_files_are_written_and_nothing_else(self, tiny_pt2, image_folder, out, capsys):
         program = compressed(tiny_pt2, image_folder, out, "--quantize", "w8a8", *PLACED)
         assert sorted(path.name for path in out.iterdir()) == ["y.compress.json", "y.pt2", "y.recipe.yaml"]
-        assert quantizing.is_quantized(program)
+        assert is_quantized(program)
         printed = capsys.readouterr()
         assert printed.err == ""
         assert "onnx: 0.50x the latency of float on one thread, 0.25x its size" in printed.out
@@ -169,6 +170,17 @@ class TestResults:
         again = compressed(tiny_pt2, image_folder, out / "b", "--recipe", out / "y.recipe.yaml", "--quiet")
         assert same(first, again)
 
+    def test_what_is_excluded_is_left_out_of_the_measured_placement_too(
+        self, tiny_pt2, image_folder, out, monkeypatch
+    ):
+        monkeypatch.setattr(compression, "measure_placement", lambda *_, **__: placed())
+        arguments = ("--quantize", "w8a8", "--method", "minmax", "--exclude", "head", "--quiet")
+        first = compressed(tiny_pt2, image_folder, out, *arguments)
+        recipe = Recipe.read(out / "y.recipe.yaml").quantize
+        assert (recipe.exclude, recipe.layers) == (("head",), {"linear": "inputs"})
+        again = compressed(tiny_pt2, image_folder, out / "b", "--recipe", out / "y.recipe.yaml", "--quiet")
+        assert same(first, again)
+
     def test_the_function_is_the_command(self, tiny_program, image_folder, out):
         recipe = QuantizeRecipe(method="minmax", placement="full", exclude=("head",))
         result = edgevit.compress(tiny_program, calib=image_folder, output=out / "y.pt2", recipe=recipe)
@@ -203,7 +215,7 @@ class TestSpeed:
         assert "1.10x" in sentence
         assert not list(out.glob("*"))
         assert run([*arguments, "--force"]) == 0
-        assert quantizing.is_quantized(Program.load(out / "y.pt2"))
+        assert is_quantized(Program.load(out / "y.pt2"))
 
 
 class TestInterrupted:
@@ -257,6 +269,12 @@ class TestInterrupted:
         with pytest.raises(EdgevitError, match="y.partial was left by a run with another model"):
             compress(tiny_program, **options, recipe=QuantizeRecipe(iterations=2, **change))
         assert kept == {path: path.read_bytes() for path in out.iterdir()}
+
+    def test_a_damaged_placement_is_named(self, tiny_program, image_folder, out):
+        out.mkdir()
+        (out / "y.partial.json").write_text('{"run": ')
+        with pytest.raises(EdgevitError, match="y.partial.json is no placement in progress; delete it"):
+            compress(tiny_program, calib=image_folder, output=out / "y.pt2", recipe=QuantizeRecipe())
 
     def test_a_refusal_leaves_no_placement(self, tiny_program, image_folder, out, monkeypatch):
         monkeypatch.setattr(compression, "measure_placement", lambda *_, **__: placed())

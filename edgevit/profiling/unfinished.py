@@ -59,12 +59,16 @@ class Unfinished:
             run: what has to be equal: model, bits, format and so on.
 
         Raises:
-            EdgevitError: when another run was interrupted, and has learned something.
+            EdgevitError: when another run was interrupted, and has learned something, or the file is
+                damaged.
         """
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(self.placed.read_text(encoding="utf-8"))
-            if kept["run"] == run:
-                return _placement(kept["placement"])
+        if self.placed.exists():
+            try:
+                kept = json.loads(self.placed.read_text(encoding="utf-8"))
+                if kept["run"] == run:
+                    return _placement(kept["placement"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise EdgevitError(f"{self.placed} is no placement in progress; delete it") from error
         if self.learned.exists():
             raise EdgevitError(
                 f"{self.learned} was left by a run with another model or other options; repeat that command "

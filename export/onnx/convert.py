@@ -16,7 +16,6 @@ from edgevit.export.quantized import (
     check_same,
     describe,
     has_int16,
-    is_quantized,
     parameters_of,
     saturate_narrow_grids,
     store_constants,
@@ -26,6 +25,7 @@ from edgevit.files import sha256_of
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.spell_out_for_onnx import spell_out_for_onnx
+from edgevit.quant.insertion import is_quantized
 
 if TYPE_CHECKING:
     import onnx_ir as ir

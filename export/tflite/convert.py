@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.metadata import ArtefactInfo, Precision
-from edgevit.export.quantized import describe, is_quantized
+from edgevit.export.quantized import describe
 from edgevit.export.tflite.artefact import TfliteArtefact
 from edgevit.export.tflite.check import METADATA_NAME
 from edgevit.export.tflite.counts import count_transposes
@@ -30,6 +30,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.group_norm import spell_out_group_norm
 from edgevit.graph.torchvision_shim import make_torchvision_importable
+from edgevit.quant.insertion import is_quantized
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -8,8 +8,8 @@ from torch import nn
 
 from edgevit.errors import EdgevitError
 from edgevit.quant.levels import Level, gives_integers
-from edgevit.quant.operators import can_be_integer, is_layer
-from edgevit.quant.placing import PLACEMENTS, default_placement, module_path, place
+from edgevit.quant.operators import can_be_integer, is_layer, module_path
+from edgevit.quant.placing import PLACEMENTS, default_placement, place
 from edgevit.quant.precision import BIT_WIDTHS, bit_widths
 from tests.quant.helpers import Net, Tokens, all_named, named, prepared, seeded
 

@@ -14,11 +14,11 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.quant import presteps, quantizing
-from edgevit.quant.insertion import decomposed
+from edgevit.quant.insertion import decomposed, is_quantized
 from edgevit.quant.levels import Level
 from edgevit.quant.operators import LAYERS
 from edgevit.quant.precision import BIT_WIDTHS
-from edgevit.quant.quantizing import QuantizeResult, is_quantized, quantize
+from edgevit.quant.quantizing import QuantizeResult, quantize
 from edgevit.quant.sensitivity import changed
 from edgevit.quant.simulation import is_layer_with_integers
 from tests.quant.helpers import SHAPE, Folded, Net, Tokens, images, logits, named, seeded
