@@ -186,10 +186,11 @@ class TestUnfinished:
             unfinished.placement("another")
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", '{"run": "a run", "placement": {"levels": 1}}'])
-    def test_a_damaged_file_is_no_placement(self, tmp_path, text):
+    def test_a_damaged_file_is_named(self, tmp_path, text):
         unfinished = Unfinished.beside(tmp_path / "y.pt2")
         unfinished.placed.write_text(text)
-        assert unfinished.placement("a run") is None
+        with pytest.raises(EdgevitError, match=r"y.partial.json is no placement in progress; delete it"):
+            unfinished.placement("a run")
 
     def test_it_is_left_by_an_interruption_alone(self, tmp_path):
         unfinished = Unfinished.beside(tmp_path / "y.pt2")

