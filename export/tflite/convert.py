@@ -22,7 +22,6 @@ from edgevit.export.tflite.artefact import TfliteArtefact
 from edgevit.export.tflite.check import METADATA_NAME
 from edgevit.export.tflite.counts import count_transposes
 from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer, order_from
-from edgevit.export.tflite.quantized import spell_out_quantizers
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
 from edgevit.graph.hub import first_line
@@ -120,6 +119,7 @@ def _converted(program: Program, layout: Layout) -> Any:
     litert_torch = _import_converter()
     from edgevit.export.tflite.barriers import remove_barriers
     from edgevit.export.tflite.model import parse
+    from edgevit.export.tflite.quantized import spell_out_quantizers
 
     integer = is_quantized(program)
     program = spell_out_quantizers(program) if integer else program
