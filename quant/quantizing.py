@@ -25,6 +25,7 @@ from edgevit.quant import nncf_engine
 from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
+from edgevit.quant.floor import Floor
 from edgevit.quant.grids import Scheme
 from edgevit.quant.insertion import Quantization, insert_quantizers, is_quantized
 from edgevit.quant.learning import LearningOptions
@@ -35,9 +36,8 @@ from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
-from edgevit.quant.running import Runner, batches
 from edgevit.quant.search import Search, SearchOptions
-from edgevit.quant.sensitivity import LayerSensitivity, changed, outliers, sensitivities
+from edgevit.quant.sensitivity import LayerSensitivity, outliers, sensitivities
 from edgevit.quant.simulation import Simulation
 
 Method = Literal["minmax", "hessian", "reconstruct"]
@@ -408,52 +408,11 @@ def _run_of(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -
 
 
 def _meet_floor(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> float:
-    """Let layers go back to float, the most sensitive first, until no more is lost than may be."""
-    reference = _predict(draft.program, calibration.images)
-    drop = _drop(draft, calibration, reference)
-    waiting = sorted(
-        (item for item in draft.sensitivity if item.layer in draft.quantization.weights),
-        key=lambda item: -item.divergence,
-    )
-    step = 1
-    while options.max_drop is not None and drop > options.max_drop and draft.levels:
-        for item in waiting[:step]:
-            _keep_float(draft, item.layer, f"--max-drop {options.max_drop:g}")
-        waiting, step = waiting[step:], step + 1
-        if not waiting:
-            # With the last layer goes what computes on integers between them.
-            draft.levels = {}
-        draft.quantization = _without(draft)
-        drop = _drop(draft, calibration, reference)
-    return drop
-
-
-def _without(draft: _Draft) -> Quantization:
-    """What was learned, for the layers that are still quantized."""
-    old = draft.quantization
-    needed = {name for group in groups(draft.program.graph, draft.levels) for name in group.values}
-    return Quantization(
-        dict(draft.levels),
-        {name: grid for name, grid in old.activations.items() if name in needed},
-        {name: weight for name, weight in old.weights.items() if name in draft.levels},
-        {name: bias for name, bias in old.biases.items() if name in draft.levels},
-    )
-
-
-def _drop(draft: _Draft, calibration: Calibration, reference: torch.Tensor) -> float:
-    logits = _predict(insert_quantizers(draft.program, draft.quantization), calibration.images)
-    if calibration.labels is None:
-        return changed(reference, logits)
-    right = [float((found.argmax(-1) == calibration.labels).float().mean()) for found in (reference, logits)]
-    return 100.0 * (right[0] - right[1])
-
-
-def _predict(program: Program, images: torch.Tensor) -> torch.Tensor:
-    runner = Runner(program)
-    result = runner.results[0]
-    with torch.no_grad():
-        parts = [runner.run({runner.image: part}, [result])[result] for part in batches(images)]
-    return torch.cat(parts)
+    """Let layers go back to float until no more is lost than `max_drop` allows; what is lost then."""
+    found = Floor(draft.program, calibration, options.max_drop).meet(draft.quantization, draft.sensitivity)
+    draft.quantization = found.quantization
+    draft.kept_float |= found.kept_float
+    return found.drop
 
 
 def _with_step(original: Program, result: QuantizeResult) -> Program:

@@ -14,6 +14,7 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.quant import presteps, quantizing
+from edgevit.quant.floor import Floor
 from edgevit.quant.insertion import decomposed, is_quantized
 from edgevit.quant.levels import Level
 from edgevit.quant.operators import LAYERS
@@ -274,9 +275,7 @@ def test_no_drop_at_all_is_met_by_keeping_layers_float(method, placement):
 
 def test_the_floor_is_met_where_what_stands_between_layers_does_the_damage(monkeypatch):
     # As if layers went float in vain: only when nothing is left on integers the predictions are the same.
-    monkeypatch.setattr(
-        quantizing, "_drop", lambda draft, *_: 50.0 if draft.quantization.activations else 0.0
-    )
+    monkeypatch.setattr(Floor, "drop", lambda _, found: 50.0 if found.activations else 0.0)
     result = run(placement="full", max_drop=1.0)
     assert not is_quantized(result.program)
     assert result.drop == 0
