@@ -27,6 +27,7 @@ from edgevit.quant.placing import PLACEMENTS, excluded
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.quantizing import (
     Engine,
+    Fallback,
     Method,
     QuantizeOptions,
     QuantizeResult,
@@ -160,6 +161,7 @@ def summary(result: CompressResult) -> dict[str, Any]:
         "size_ratio": result.size_ratio,
         "seconds": quantization.seconds,
         "peak_memory_mib": quantization.peak_memory_mib,
+        "widened": list(quantization.widened),
         "kept_float": dict(quantization.kept_float),
         "smoothed": list(quantization.smoothed),
         "equalized": list(quantization.equalized),
@@ -191,6 +193,8 @@ def _check(recipe: QuantizeRecipe) -> None:
             f"--placement measured with --quantize {recipe.precision} --to {recipe.to}: what can be measured "
             f"here are quantized activations in {' or '.join(TIMED)}"
         )
+    if recipe.fallback == "int16" and recipe.to == "coreml":
+        raise EdgevitError("--fallback int16 --to coreml: Core ML has no 16-bit activations; leave it out")
     if recipe.placement is not None and recipe.layers is not None:
         raise EdgevitError("a recipe has either `placement` or `layers`; leave one out")
     if recipe.engine == "nncf" and (recipe.placement is not None or recipe.layers is not None):
@@ -210,7 +214,14 @@ def _options(recipe: QuantizeRecipe, *, chosen: bool) -> QuantizeOptions:
         iterations=recipe.iterations,
         seed=recipe.seed,
         engine=cast(Engine, recipe.engine),
+        fallback=_fallback(recipe),
     )
+
+
+def _fallback(recipe: QuantizeRecipe) -> Fallback | None:
+    """What layers fall back to; in Core ML never to int16, which it has not."""
+    left_open = recipe.max_drop is not None and recipe.fallback is None
+    return cast(Fallback | None, "float" if left_open and recipe.to == "coreml" else recipe.fallback)
 
 
 def _images(

@@ -37,6 +37,7 @@ class QuantizeRecipe(Strict):
     layers: dict[Text, LevelName] | None = None
     exclude: tuple[Text, ...] = ()
     max_drop: Annotated[float, Field(ge=0)] | None = None
+    fallback: Text | None = None
     iterations: Annotated[int, Field(ge=1)] = 200
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -1,8 +1,8 @@
-"""A floor for accuracy: layers go back to float, the most sensitive first, until it holds."""
+"""A floor for accuracy: layers get 16-bit activations or go back to float, the most sensitive first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Levels, groups, without
 from edgevit.quant.running import Runner, batches
 from edgevit.quant.sensitivity import LayerSensitivity, changed
+from edgevit.quant.widening import Widening, widened_layers
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Floored:
 
     Attributes:
         quantization: what is left of the one given.
+        widened: layers that read 16 bits now.
         kept_float: layers that went back to float, each with the reason.
         drop: what is lost, as `Floor.drop` measures it.
     """
 
     quantization: Quantization
+    widened: tuple[str, ...]
     kept_float: Mapping[str, str]
     drop: float
 
@@ -38,11 +41,13 @@ class Floor:
         program: the float program.
         calibration: with labels the drop is of accuracy.
         max_drop: points of accuracy, or percent of classes that change; None allows any.
+        widening: tried before layers go back to float; None goes to float at once.
     """
 
     program: Program
     calibration: Calibration
     max_drop: float | None
+    widening: Widening | None = None
     reference: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,24 +62,53 @@ class Floor:
         right = [float((found.argmax(-1) == labels).float().mean()) for found in (self.reference, logits)]
         return 100.0 * (right[0] - right[1])
 
+    def holds(self, drop: float) -> bool:
+        """Whether no more is lost than may be."""
+        return self.max_drop is None or drop <= self.max_drop
+
     def meet(self, quantization: Quantization, sensitivity: Sequence[LayerSensitivity]) -> Floored:
-        """Let layers go back to float, the most sensitive first, until no more is lost than may be."""
-        waiting = sorted(
-            (item for item in sensitivity if item.layer in quantization.weights),
-            key=lambda item: -item.divergence,
-        )
+        """Give layers more bits, the most sensitive first, until no more is lost than may be.
+
+        To float goes none before all are on 16 bits.
+        """
+        ranked = sorted(sensitivity, key=lambda item: -item.divergence)
+        layers = [item.layer for item in ranked if item.layer in quantization.weights]
+        drop, before = self.drop(quantization), quantization
+        if self.widening is not None:
+            quantization, drop = self._widened(self.widening, quantization, layers, drop)
         kept: dict[str, str] = {}
-        drop, step = self.drop(quantization), 1
-        while self.max_drop is not None and drop > self.max_drop and quantization.levels:
+        for some, rest in _more_and_more(layers):
+            if self.holds(drop) or not quantization.levels:
+                break
             levels = dict(quantization.levels)
-            for item in waiting[:step]:
-                levels = without(self.program.graph, levels, item.layer)
-                kept[item.layer] = f"--max-drop {self.max_drop:g}"
-            waiting, step = waiting[step:], step + 1
+            for layer in some:
+                levels = without(self.program.graph, levels, layer)
+                kept[layer] = f"--max-drop {self.max_drop:g}"
             # With the last layer goes what computes on integers between them.
-            quantization = _with_levels(self.program, quantization, levels if waiting else {})
+            quantization = _with_levels(self.program, quantization, levels if rest else {})
             drop = self.drop(quantization)
-        return Floored(quantization, kept, drop)
+        found = () if quantization is before else widened_layers(self.program, quantization)
+        return Floored(quantization, found, kept, drop)
+
+    def _widened(
+        self, widening: Widening, quantization: Quantization, layers: Sequence[str], drop: float
+    ) -> tuple[Quantization, float]:
+        """With as few layers on 16 bits as hold the floor, or with all, and what is lost then."""
+        for some, rest in _more_and_more(layers):
+            if self.holds(drop):
+                break
+            # With the last layer goes what computes on integers between them.
+            quantization = widening.widen(quantization, some) if rest else widening.widen_all(quantization)
+            drop = self.drop(quantization)
+        return quantization, drop
+
+
+def _more_and_more(names: Sequence[str]) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """One name, the next two, the next three and so on, each time with the rest; of none, nothing once."""
+    start, count = 0, 1
+    while start < max(1, len(names)):
+        yield names[start : start + count], names[start + count :]
+        start, count = start + count, count + 1
 
 
 def _with_levels(program: Program, old: Quantization, levels: Levels) -> Quantization:
@@ -85,6 +119,7 @@ def _with_levels(program: Program, old: Quantization, levels: Levels) -> Quantiz
         {name: grid for name, grid in old.activations.items() if name in needed},
         {name: weight for name, weight in old.weights.items() if name in levels},
         {name: bias for name, bias in old.biases.items() if name in levels},
+        {name: grid for name, grid in old.narrow.items() if name in needed},
     )
 
 

@@ -58,6 +58,11 @@ def gives_integers(node: Node, levels: Levels) -> bool:
     return level_of(node, levels) == Level.INTEGER and not _is_absorbed(node, levels)
 
 
+def written(node: Node, levels: Levels) -> Node:
+    """Where an integer operation's result is found as integers: itself, or the activation that it absorbs."""
+    return next(iter(node.users)) if _is_absorbed(node, levels) else node
+
+
 def reads_integers(node: Node, levels: Levels) -> bool:
     """Whether the node reads its activations as integers."""
     return level_of(node, levels) >= Level.INPUTS and not _follows_absorbed(node, levels)

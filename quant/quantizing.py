@@ -39,9 +39,11 @@ from edgevit.quant.reconstruct import BlockResult, Reconstruction
 from edgevit.quant.search import Search, SearchOptions
 from edgevit.quant.sensitivity import LayerSensitivity, outliers, sensitivities
 from edgevit.quant.simulation import Simulation
+from edgevit.quant.widening import Widening
 
 Method = Literal["minmax", "hessian", "reconstruct"]
 Engine = Literal["edgevit", "nncf"]
+Fallback = Literal["int16", "float"]
 
 _SENSITIVITY_IMAGES = 32
 
@@ -61,6 +63,8 @@ class QuantizeOptions:
         iterations: of learning, for each block.
         seed: of everything drawn by chance.
         engine: "edgevit", or "nncf", to which `method`, `placement` and `iterations` mean nothing.
+        fallback: "int16" or "float", what layers become first where more than `max_drop` is lost; None
+            takes "int16" with placement "full" and at most 8 bits, "float" otherwise.
     """
 
     precision: str = "w8a8"
@@ -73,6 +77,7 @@ class QuantizeOptions:
     iterations: int = LearningOptions.iterations
     seed: int = 0
     engine: Engine = "edgevit"
+    fallback: Fallback | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class QuantizeResult:
         levels: of operations, by node name.
         remarks: dead channels, constant activations and the like, one sentence each.
         sensitivity: of every layer that was to be quantized.
+        widened: layers that read 16 bits so that `max_drop` holds.
         kept_float: layers that stay float, each with the reason.
         smoothed: layers whose input channels were smoothed.
         equalized: layers whose output channels were equalized.
@@ -101,6 +107,7 @@ class QuantizeResult:
     levels: Levels
     remarks: tuple[str, ...]
     sensitivity: tuple[LayerSensitivity, ...]
+    widened: tuple[str, ...]
     kept_float: Mapping[str, str]
     smoothed: tuple[str, ...]
     equalized: tuple[str, ...]
@@ -120,6 +127,7 @@ class _Draft:
     observed: dict[str, Observed]
     quantization: Quantization
     sensitivity: tuple[LayerSensitivity, ...] = ()
+    widened: tuple[str, ...] = ()
     kept_float: dict[str, str] = field(default_factory=dict)
     smoothed: tuple[str, ...] = ()
     equalized: tuple[str, ...] = ()
@@ -144,6 +152,7 @@ def quantize(
     torch_device: str = "cpu",
     checkpoint: str | Path | None = None,
     engine: Engine = "edgevit",
+    fallback: Fallback | None = None,
 ) -> QuantizeResult:
     """Quantize a Program after training.
 
@@ -163,21 +172,34 @@ def quantize(
             bits and more, and "inputs" below.
         levels: of operations of the prepared graph, in place of a placement.
         exclude: shell patterns of layers that stay float, on node names or module paths.
-        max_drop: points of accuracy that may be lost on `images`; layers go back to float, the most
-            sensitive first, until it holds. Without labels, percent of images whose class changes.
+        max_drop: points of accuracy that may be lost on `images`; layers fall back, the most sensitive
+            first, until it holds. Without labels, percent of images whose class changes.
         iterations: of learning, for each block.
         seed: the same seed gives the same bits on the same machine.
         torch_device: "cpu" or "cuda", where the calibration runs.
         checkpoint: a file with which an interrupted reconstruction goes on; deleted in the end.
         engine: "edgevit", or "nncf" for NNCF's own calibration and placement under the same contract; it
             takes of the options `granularity`, `scheme`, `exclude` and `max_drop`, and refuses the others.
+        fallback: "int16" gives layers 16-bit activations and 8-bit weights before any goes back to "float";
+            None takes "int16" with placement "full", where a float among integers costs two conversions,
+            and "float" otherwise.
 
     Raises:
         EdgevitError: when an option is unknown, images or weights are unusable, or the Program is
             quantized already.
     """
     options = QuantizeOptions(
-        precision, method, granularity, scheme, placement, tuple(exclude), max_drop, iterations, seed, engine
+        precision,
+        method,
+        granularity,
+        scheme,
+        placement,
+        tuple(exclude),
+        max_drop,
+        iterations,
+        seed,
+        engine,
+        fallback,
     )
     check_options(program, options)
     if levels is not None and (placement is not None or exclude):
@@ -203,6 +225,7 @@ def quantize(
         levels=draft.quantization.levels,
         remarks=draft.remarks,
         sensitivity=draft.sensitivity,
+        widened=draft.widened,
         kept_float=draft.kept_float,
         smoothed=draft.smoothed,
         equalized=draft.equalized,
@@ -240,6 +263,7 @@ def check_options(program: Program, options: QuantizeOptions) -> None:
         raise EdgevitError(
             f"--placement {options.placement}: {options.precision} leaves activations float; leave it out"
         )
+    _check_fallback(options)
     if is_quantized(program):
         raise EdgevitError(f"{program.card.name} is quantized already; start from the float program")
     if program.batch is not None:
@@ -247,6 +271,23 @@ def check_options(program: Program, options: QuantizeOptions) -> None:
             f"{program.card.name} was captured for a batch of {program.batch}; "
             "capture it with a dynamic batch"
         )
+
+
+def _check_fallback(options: QuantizeOptions) -> None:
+    if options.fallback is None:
+        return
+    if options.fallback not in get_args(Fallback):
+        raise EdgevitError(
+            f"--fallback: {options.fallback!r} is unknown; {closest(options.fallback, get_args(Fallback))}"
+        )
+    if options.max_drop is None:
+        raise EdgevitError(
+            f"--fallback {options.fallback}: without --max-drop no layer falls back; give it too, or neither"
+        )
+    bits = bit_widths(options.precision).activations
+    if options.fallback == "int16" and (bits is None or bits == 16):
+        found = "leaves activations float" if bits is None else "has 16-bit activations already"
+        raise EdgevitError(f"--fallback int16: {options.precision} {found}; leave it out")
 
 
 def check_device(device: str) -> None:
@@ -408,11 +449,21 @@ def _run_of(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -
 
 
 def _meet_floor(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> float:
-    """Let layers go back to float until no more is lost than `max_drop` allows; what is lost then."""
-    found = Floor(draft.program, calibration, options.max_drop).meet(draft.quantization, draft.sensitivity)
-    draft.quantization = found.quantization
+    """Let layers fall back until no more is lost than `max_drop` allows; what is lost then."""
+    widening = Widening(draft.program, draft.observed, options.granularity) if _widens(options) else None
+    floor = Floor(draft.program, calibration, options.max_drop, widening)
+    found = floor.meet(draft.quantization, draft.sensitivity)
+    draft.quantization, draft.widened = found.quantization, found.widened
     draft.kept_float |= found.kept_float
     return found.drop
+
+
+def _widens(options: QuantizeOptions) -> bool:
+    """Whether layers get 16-bit activations before any goes back to float."""
+    if options.fallback is not None:
+        return options.fallback == "int16"
+    bits = bit_widths(options.precision).activations
+    return options.placement == "full" and bits is not None and bits <= 8
 
 
 def _with_step(original: Program, result: QuantizeResult) -> Program:
@@ -427,6 +478,7 @@ def _with_step(original: Program, result: QuantizeResult) -> Program:
     measured: dict[str, JsonValue] = {
         "images": result.images,
         "drop": round(result.drop, 3),
+        "widened": list(result.widened),
         "kept_float": dict(result.kept_float),
         "seconds": round(result.seconds, 1),
         "peak_memory_mib": round(result.peak_memory_mib),

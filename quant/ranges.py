@@ -11,7 +11,7 @@ import torch
 from edgevit.graph.program import Program
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight, Scheme, round_weight, weight_scales
 from edgevit.quant.insertion import Quantization
-from edgevit.quant.levels import Level, Levels, groups
+from edgevit.quant.levels import Group, Level, Levels, groups
 from edgevit.quant.observation import Observed
 from edgevit.quant.operators import is_layer, layer_of, weight_of
 from edgevit.quant.precision import BitWidths
@@ -49,7 +49,7 @@ def start(
         found = [observed[name] for name in group.values]
         if group.values[0] == image:
             found.append(_beyond(found[0], bits))
-        activations |= dict.fromkeys(group.values, group.fixed or cover(found, bits, scheme))
+        activations |= dict.fromkeys(group.values, _dictated(group, bits) or cover(found, bits, scheme))
     constants = Runner(program).constants
     weights = {
         node.name: fit_weight(
@@ -67,6 +67,11 @@ def cover(values: Iterable[Observed], bits: BitWidths, scheme: SchemeChoice) -> 
     kind: Scheme = "sym" if scheme == "sym" else "asym"
     low, high = min(value.low for value in found), max(value.high for value in found)
     return ActivationGrid.of_range(low, high, bits=bits.activations or 8, scheme=kind)
+
+
+def _dictated(group: Group, bits: BitWidths) -> ActivationGrid | None:
+    """The grid that a kernel of so many bits dictates."""
+    return group.fixed.widened() if group.fixed and bits.activations == 16 else group.fixed
 
 
 def _beyond(image: Observed, bits: BitWidths) -> Observed:

@@ -72,7 +72,8 @@ def _grids(program: Program, levels: dict[str, Level], bits: int) -> dict[str, A
     grids = {}
     for group in found:
         low, high = (pick(ends[name][at] for name in group.values) for at, pick in enumerate((min, max)))
-        grid = group.fixed or ActivationGrid.of_range(low, high, bits=bits)
+        fixed = group.fixed.widened() if group.fixed and bits == 16 else group.fixed
+        grid = fixed or ActivationGrid.of_range(low, high, bits=bits)
         grids.update(dict.fromkeys(group.values, grid))
     return grids
 

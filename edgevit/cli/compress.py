@@ -33,6 +33,11 @@ _SHOWN = 5
 @click.option("--to", metavar="FORMAT", help="Whose runtime decides where integers pay.  [default: onnx]")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay float; may be repeated.")
 @click.option("--max-drop", type=float, metavar="POINTS", help="Of accuracy on the images, at most.")
+@click.option(
+    "--fallback",
+    metavar="NAME",
+    help="Of layers while more is lost: int16 or float.  [default: int16 in full, else float]",
+)
 @click.option("--iterations", type=click.IntRange(min=1), help="Of reconstruction, a block.  [default: 200]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything drawn by chance.  [default: 0]")
 @click.option(
@@ -105,6 +110,10 @@ def print_result(result: CompressResult) -> None:
                 f"  {candidate.region}: {_layers(candidate.layers)} at {candidate.level.lower()}, "
                 f"{candidate.ratio:.2f}x"
             )
+    for layer in found.widened[:_SHOWN]:
+        click.echo(f"  {layer} reads 16 bits: --max-drop {found.options.max_drop:g}")
+    if len(found.widened) > _SHOWN:
+        click.echo(f"  and {len(found.widened) - _SHOWN} more")
     for layer, reason in list(found.kept_float.items())[:_SHOWN]:
         click.echo(f"  {layer} stays float: {reason}")
     if len(found.kept_float) > _SHOWN:
@@ -125,7 +134,8 @@ def print_result(result: CompressResult) -> None:
     )
     click.echo(f"  again: edgevit compress PROGRAM --recipe {result.recipe} --calib DIR -o FILE")
     to = result.format or "onnx"
-    opset = " --opset 23" if to == "onnx" and found.options.precision.endswith("a16") else ""
+    has_int16 = found.options.precision.endswith("a16") or found.widened
+    opset = " --opset 23" if to == "onnx" and has_int16 else ""
     click.echo(f"next: edgevit export {result.path} --to {to}{opset} -o {result.path.with_suffix('')}-{to}")
 
 

@@ -1,13 +1,15 @@
-"""Keep float what is quantized in more than one way.
+"""Keep apart what is quantized in more than one way.
 
 Of an operator whose result is brought to one grid for one reader and to another for the next, the converter
 makes an integer kernel on one of the grids, and lets the other reader have that: rounded twice, or wrongly.
-It hands quantizers up through joins, and folds every arithmetic that changes nothing. So something that no
-network has, the ceiling of a cosine, is put behind such an operator, and taken out of what was converted.
+It hands quantizers up through joins, and folds every arithmetic that changes nothing. Of what reads integers
+of one type and gives those of another it makes a kernel that there is not. So something that no network has,
+the ceiling of a cosine, is put behind such an operator, and taken out of what was converted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -22,17 +24,55 @@ from edgevit.quant.operators import FUSED_ACTIVATIONS, MOVES, is_activation
 
 aten = torch.ops.aten
 
+_ARITHMETIC = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor})
+
 
 def raise_barriers(editor: Editor) -> int:
-    """Put a barrier behind every operator whose result is read on several grids; returns how many."""
-    found = [node for node in editor.graph.nodes if _is_read_differently(node)]
-    for node in found:
+    """Put barriers behind operators whose result is read on several grids, and where the type changes.
+
+    Returns:
+        How many were put.
+    """
+    several = [node for node in editor.graph.nodes if _is_read_differently(node)]
+    for node in several:
         users = [user for user in node.users if user.op != "output"]
-        with editor.before(node.next):
-            barrier = editor.call(aten.ceil.default, editor.call(aten.cos.default, node))
-        for user in users:
-            user.replace_input_with(node, barrier)
-    return len(found)
+        _put(editor, node, users, before=node.next)
+    changing = [node for node in calls(editor.graph, {QUANTIZE}) if _changes_type(node)]
+    for node in changing:
+        _put(editor, node.all_input_nodes[0], [node], before=node)
+    return len(several) + len(changing)
+
+
+def _put(editor: Editor, node: Node, users: list[Node], *, before: Node) -> None:
+    with editor.before(before):
+        barrier = editor.call(aten.ceil.default, editor.call(aten.cos.default, node))
+    for user in users:
+        user.replace_input_with(node, barrier)
+
+
+def _changes_type(quantizer: Node) -> bool:
+    """Whether what is quantized are integers of another type, or was computed from such.
+
+    A number that 16-bit integers are multiplied with, or added to, is such: the converter gives it 8.
+    """
+    (source,) = quantizer.all_input_nodes
+    made = origins(source, MOVES | FUSED_ACTIVATIONS)
+    read = [origin for node in made for value in node.all_input_nodes for origin in origins(value, MOVES)]
+    others = [node for node in made + read if is_call(node, {DEQUANTIZE})]
+    return any(node.args[-1] != quantizer.args[-1] for node in others) or (
+        quantizer.args[-1] == torch.int16 and any(_takes_number(node) for node in made)
+    )
+
+
+def _takes_number(node: Node) -> bool:
+    return is_call(node, _ARITHMETIC) and any(isinstance(value, int | float) for value in node.args)
+
+
+def origins(node: Node, moves: Collection[object] = MOVES) -> list[Node]:
+    """The values that a chain of moves moves."""
+    if not is_call(node, moves):
+        return [node]
+    return [origin for source in node.all_input_nodes for origin in origins(source, moves)]
 
 
 def remove_barriers(model: Any, program: Program) -> None:

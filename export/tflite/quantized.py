@@ -13,11 +13,10 @@ import torch
 from torch.fx import Node
 
 from edgevit.export.quantized import DEQUANTIZE, DEQUANTIZE_STORED, QUANTIZE, decomposed
-from edgevit.export.tflite.barriers import raise_barriers
+from edgevit.export.tflite.barriers import origins, raise_barriers
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls, is_call
 from edgevit.quant.grids import along
-from edgevit.quant.operators import MOVES
 
 aten = torch.ops.aten
 
@@ -84,15 +83,8 @@ def _is_narrow(node: Node) -> bool:
 
 def _is_within(node: Node) -> bool:
     """Whether nothing but integers of the same grid, moved about, can come to a quantizer."""
-    origins = _origins(node.all_input_nodes[0])
-    return all(is_call(origin, {DEQUANTIZE}) and origin.args[1:] == node.args[1:] for origin in origins)
-
-
-def _origins(node: Node) -> list[Node]:
-    """The values that a chain of moves moves."""
-    if not is_call(node, MOVES):
-        return [node]
-    return [origin for source in node.all_input_nodes for origin in _origins(source)]
+    found = origins(node.all_input_nodes[0])
+    return all(is_call(origin, {DEQUANTIZE}) and origin.args[1:] == node.args[1:] for origin in found)
 
 
 def _spell_out_bounds(editor: Editor, node: Node, *, clamp: bool) -> None:

@@ -265,7 +265,7 @@ def test_a_program_of_a_fixed_batch_is_refused():
 def test_no_drop_at_all_is_met_by_keeping_layers_float(method, placement):
     options = {"precision": "w4a4", "placement": placement, "method": method}
     assert run(Tokens, **options).drop > 0
-    result = run(Tokens, **options, max_drop=0.0)
+    result = run(Tokens, **options, max_drop=0.0, fallback="float")
     assert result.drop == 0
     assert changed(logits(PROGRAMS[Tokens], images(16)), logits(result.program, images(16))) == 0
     kept = [name for name, reason in result.kept_float.items() if reason == "--max-drop 0"]
