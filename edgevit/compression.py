@@ -219,9 +219,11 @@ def _options(recipe: QuantizeRecipe, *, chosen: bool) -> QuantizeOptions:
 
 
 def _fallback(recipe: QuantizeRecipe) -> Fallback | None:
-    """What layers fall back to; in Core ML never to int16, which it has not."""
+    """What layers fall back to; for Core ML, which has no int16, never what `full` would take."""
     left_open = recipe.max_drop is not None and recipe.fallback is None
-    return cast(Fallback | None, "float" if left_open and recipe.to == "coreml" else recipe.fallback)
+    if left_open and recipe.placement == "full" and recipe.to == "coreml":
+        return "float"
+    return cast(Fallback | None, recipe.fallback)
 
 
 def _images(

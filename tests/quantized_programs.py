@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,13 @@ from edgevit.graph.rewrites import prepare_for_export
 from edgevit.quant.grids import ActivationGrid, round_weight, weight_scales
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Level, groups, with_moves
+from edgevit.quant.observation import observe
 from edgevit.quant.operators import can_be_integer, is_layer, weight_of
+from edgevit.quant.placing import place
+from edgevit.quant.precision import bit_widths
+from edgevit.quant.ranges import start
 from edgevit.quant.running import Runner
+from edgevit.quant.widening import Widening
 from tests.rewrites.helpers import program_of
 from tests.zoo import example
 
@@ -108,3 +113,26 @@ def constants(program: Program) -> dict[str, np.ndarray]:
     return {
         name: value.numpy() for name, value in state.items() if name.endswith(("_int8", "_int32", "_scale"))
     }
+
+
+def mixed(
+    model: Program | nn.Module, shape: tuple[int, ...] = (), *, placement: str, layers: Sequence[str]
+) -> Program:
+    """The model on 8 bits with some layers on 16, by the names of their operators.
+
+    Args:
+        model: a Program, or a module that takes images of `shape` (without the batch).
+        shape: of one image; not needed for a Program.
+        placement: of integers.
+        layers: to be widened.
+    """
+    if not isinstance(model, Program):
+        torch.manual_seed(0)
+        model = program_of(model, shape)
+    program, bits = prepare_for_export(model), bit_widths("w8a8")
+    levels = place(program.graph, placement, bits)
+    images = example(tuple(int(size) for size in program.input_shape[1:]), 16, seed=1)
+    names = [name for group in groups(program.graph, levels) for name in group.values]
+    observed = observe(program, images, names)
+    widening = Widening(program, observed, "auto")
+    return insert_quantizers(program, widening.widen(start(program, levels, observed, bits), layers))

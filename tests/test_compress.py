@@ -27,11 +27,13 @@ from edgevit.profiling import quantized as measuring
 from edgevit.profiling.quantized import Candidate, MeasuredPlacement
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.quant import quantizing, reconstruct
+from edgevit.quant.floor import Floor
 from edgevit.quant.insertion import is_quantized
 from edgevit.quant.levels import Level
 from edgevit.quant.placing import PLACEMENTS
 from edgevit.quant.precision import BIT_WIDTHS
 from edgevit.quant.quantizing import quantize
+from edgevit.quant.widening import widened_layers
 from edgevit.recipe import QuantizeRecipe, Recipe
 from tests.conftest import LABELS
 from tests.test_cli import ROOT, refused
@@ -158,6 +160,33 @@ class TestResults:
     def test_sixteen_bits_come_with_the_opset_that_has_them(self, tiny_pt2, image_folder, out, capsys):
         compressed(tiny_pt2, image_folder, out, "--quantize", "w8a16", *PLACED)
         assert "--opset 23" in capsys.readouterr().out.splitlines()[-1]
+
+    def test_layers_that_fell_back_to_16_bits_are_named(
+        self, tiny_pt2, image_folder, out, capsys, monkeypatch
+    ):
+        # As if every layer on 8 bits cost a point.
+        drop = lambda floor, found: float(len(found.weights) - len(widened_layers(floor.program, found)))  # noqa: E731
+        monkeypatch.setattr(Floor, "drop", drop)
+        placed = ("--method", "minmax", "--placement", "layers")
+        compressed(
+            tiny_pt2, image_folder, out, "--quantize", "w8a8", *placed, "--max-drop", 0, "--fallback", "int16"
+        )
+        widened = json.loads((out / "y.compress.json").read_text())["widened"]
+        assert widened
+        printed = capsys.readouterr().out
+        assert f"  {widened[0]} reads 16 bits: --max-drop 0" in printed
+        assert "--opset 23" in printed.splitlines()[-1]
+        assert Recipe.read(out / "y.recipe.yaml").quantize.fallback == "int16"
+
+    def test_layers_never_fall_back_to_16_bits_in_core_ml(
+        self, tiny_pt2, image_folder, out, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(Floor, "drop", lambda _, found: float(bool(found.activations)))
+        arguments = ("--quantize", "w8a8", "--method", "minmax", "--max-drop", "0", "--to", "coreml")
+        compressed(tiny_pt2, image_folder, out, *arguments, "--placement", "full", "--quiet")
+        report = json.loads((out / "y.compress.json").read_text())
+        assert report["widened"] == []
+        assert report["kept_float"]
 
     def test_core_ml_is_not_timed_here(self, tiny_pt2, image_folder, out, capsys):
         compressed(tiny_pt2, image_folder, out, "--quantize", "w8a8", "--to", "coreml", *QUICK)
@@ -392,6 +421,17 @@ class TestMistakes:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
     def test_a_device_that_is_not_here(self, refusal):
         assert "torch sees no CUDA device here" in refusal("--quantize", "w8a8", "--torch-device", "cuda")
+
+    @pytest.mark.parametrize(
+        ("more", "hint"),
+        [
+            (("--to", "coreml", "--max-drop", 1), "--to coreml: Core ML has no 16-bit activations"),
+            ((), "without --max-drop no layer falls back"),
+            (("--max-drop", 1, "--engine", "nncf"), "--engine nncf"),
+        ],
+    )
+    def test_a_fallback_that_cannot_be(self, refusal, more, hint):
+        assert hint in refusal("--quantize", "w8a8", "--fallback", "int16", *more)
 
     def test_a_placement_of_weights_alone(self, refusal):
         assert "w8 leaves activations float" in refusal("--quantize", "w8", "--placement", "inputs")

@@ -16,7 +16,7 @@ from edgevit.export.verify import verify
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
 from edgevit.quant.levels import Level
-from tests.quantized_programs import Convs, Mlp, constants, quantized
+from tests.quantized_programs import Convs, Mlp, constants, mixed, quantized
 from tests.zoo import example
 
 onnx = pytest.importorskip("onnx")
@@ -165,6 +165,17 @@ def test_sixteen_bits_need_a_newer_opset(tmp_path):
     path, options = written(program, tmp_path, opset=23)
     assert options["activation_bits"] == {"16": 2}
     assert options["onnxruntime_kernels"] == {"weights_dequantized_on_every_run": 2}
+    assert difference(path, program) < 1e-5
+
+
+@pytest.mark.parametrize("layer", ["conv2d", "conv2d_1", "linear"])
+@pytest.mark.parametrize("placement", ["inputs", "layers", "full"])
+def test_layers_of_sixteen_bits_among_others_of_eight_compute_what_the_program_does(
+    tmp_path, placement, layer
+):
+    program = mixed(Convs(), (3, 8, 8), placement=placement, layers=[layer])
+    path, options = written(program, tmp_path, opset=23)
+    assert options["activation_bits"].keys() == {"8", "16"}
     assert difference(path, program) < 1e-5
 
 

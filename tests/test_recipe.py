@@ -21,6 +21,7 @@ OPTIONS = st.fixed_dictionaries(
         "layers": st.none() | st.dictionaries(NAMES, st.sampled_from(["weights", "inputs", "integer"])),
         "exclude": st.lists(NAMES).map(tuple),
         "max_drop": st.none() | st.floats(0, 100),
+        "fallback": st.none() | NAMES,
         "iterations": st.integers(1, 10**6),
         "seed": st.integers(0, 2**63),
     },

@@ -120,6 +120,7 @@ def _converted(program: Program, layout: Layout) -> Any:
     from edgevit.export.tflite.barriers import remove_barriers
     from edgevit.export.tflite.model import parse
     from edgevit.export.tflite.quantized import spell_out_quantizers
+    from edgevit.export.tflite.requantize import join_conversions
 
     integer = is_quantized(program)
     program = spell_out_quantizers(program) if integer else program
@@ -134,6 +135,7 @@ def _converted(program: Program, layout: Layout) -> Any:
             )
             model = parse(bytes(converted.model_content()))
             remove_barriers(model, program)
+            join_conversions(model)
             return model
     # The converter raises whatever its MLIR passes and torch's decompositions raise.
     except Exception as error:

@@ -48,6 +48,23 @@ def weights(draw: st.DrawFn) -> torch.Tensor:
     return torch.randn(shape, generator=generator) * size
 
 
+@given(grids())
+def test_every_number_of_an_8_bit_grid_is_on_the_widened_one(grid):
+    assume(grid.bits <= 8)
+    points = (torch.arange(grid.quant_min, grid.quant_max + 1) - grid.zero_point) * grid.scale
+    wide = grid.widened()
+    assert (wide.bits, wide.zero_point) == (16, 0)
+    assert is_half(wide.scale)
+    # Exact but for scales so small that float16 has no 128th of them.
+    exact = wide.scale * 128 == grid.scale
+    difference = float((wide.quantize(points) - points).abs().max())
+    assert difference <= (1e-6 * float(points.abs().max()) if exact else 0.51 * wide.scale)
+
+
+def test_softmax_has_the_grid_of_its_16_bit_kernel_when_widened():
+    assert UNIT_INTERVAL.widened() == ActivationGrid(1 / 32768, 0, bits=16)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.sampled_from(BITS), st.sampled_from(["sym", "asym"]))
 def test_a_grid_holds_its_range_to_half_a_step_and_zero_exactly(first, second, bits, scheme):

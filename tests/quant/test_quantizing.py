@@ -238,6 +238,16 @@ def test_a_constant_that_is_added_is_quantized_in_placement_full():
         ({"exclude": ["hed"]}, '--exclude hed: it fits none of the 3 layers; did you mean "head"'),
         ({"torch_device": "cuba"}, "--torch-device: 'cuba' is unknown; did you mean \"cuda\""),
         ({"max_drop": -1.0}, "--max-drop: -1.0 is negative"),
+        ({"fallback": "int8", "max_drop": 1.0}, "--fallback: 'int8' is unknown; did you mean \"int16\""),
+        ({"fallback": "int16"}, "--fallback int16: without --max-drop no layer falls back; give it too"),
+        (
+            {"fallback": "int16", "max_drop": 1.0, "precision": "w8"},
+            "--fallback int16: w8 leaves activations float; leave it out",
+        ),
+        (
+            {"fallback": "int16", "max_drop": 1.0, "precision": "w8a16"},
+            "--fallback int16: w8a16 has 16-bit activations already; leave it out",
+        ),
         ({"iterations": 0}, "--iterations: 0; at least 1 is needed"),
         ({"precision": "w8", "placement": "full"}, "--placement full: w8 leaves activations float"),
     ],
@@ -279,6 +289,27 @@ def test_the_floor_is_met_where_what_stands_between_layers_does_the_damage(monke
     result = run(placement="full", max_drop=1.0)
     assert not is_quantized(result.program)
     assert result.drop == 0
+
+
+@pytest.mark.parametrize(
+    ("placement", "fallback", "widened"),
+    [
+        ("full", None, True),
+        ("full", "float", False),
+        ("layers", None, False),
+        ("layers", "int16", True),
+    ],
+)
+def test_layers_fall_back_to_16_bits_where_that_is_asked_for_or_all_is_integer(placement, fallback, widened):
+    options = {"precision": "w4a4", "placement": placement, "max_drop": 0.0}
+    result = run(Tokens, **options, fallback=fallback)
+    assert result.drop == 0
+    assert bool(result.widened) == widened
+    assert bool(result.kept_float) != widened
+    measured = result.program.card.steps[-1].measured
+    assert measured["widened"] == list(result.widened)
+    types = {node.args[-1] for node in quantizers(result.program)}
+    assert (torch.int16 in types) == widened
 
 
 def test_a_floor_that_holds_keeps_no_layer_float():
