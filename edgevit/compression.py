@@ -22,6 +22,7 @@ from edgevit.images import ImageReader, OnBadImage, open_folder
 from edgevit.profiling.quantized import TIMED, MeasuredPlacement, measure_placement, relative
 from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.calibration import Calibration, check_weights
+from edgevit.quant.devices import check_device
 from edgevit.quant.levels import Level, Levels
 from edgevit.quant.placing import PLACEMENTS, excluded
 from edgevit.quant.precision import bit_widths
@@ -31,7 +32,6 @@ from edgevit.quant.quantizing import (
     Method,
     QuantizeOptions,
     QuantizeResult,
-    check_device,
     check_options,
     quantize,
 )

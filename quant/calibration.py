@@ -62,6 +62,11 @@ class Calibration:
             torch.from_numpy(np.ascontiguousarray(images)), None if labels is None else torch.tensor(labels)
         )
 
+    def on(self, device: str) -> Calibration:
+        """The same on a device; where it lies there already, without a copy."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Calibration(self.images.to(device), labels)
+
 
 def check_weights(program: Program) -> tuple[str, ...]:
     """Look at every weight before anything is computed.

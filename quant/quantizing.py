@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 from pydantic import JsonValue
 
 from edgevit import extras
@@ -25,6 +23,7 @@ from edgevit.quant import nncf_engine
 from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
+from edgevit.quant.devices import moved, on
 from edgevit.quant.floor import Floor
 from edgevit.quant.grids import Scheme
 from edgevit.quant.insertion import Quantization, insert_quantizers, is_quantized
@@ -210,15 +209,19 @@ def quantize(
         nncf_engine.check_options(asdict(options) | others, asdict(QuantizeOptions()) | nothing)
     calibration = Calibration.of(program, images, labels)
     started = time.perf_counter()
-    with _on(torch_device):
+    with on(torch_device):
+        calibration = calibration.on(torch_device)
+        given = program if torch_device == "cpu" else moved(program, torch_device)
         draft = (
-            _nncf_draft(program, calibration, options)
+            _nncf_draft(given, calibration, options)
             if engine == "nncf"
-            else _draft(program, calibration, options, levels)
+            else _draft(given, calibration, options, levels)
         )
         blocks = _improve(draft, calibration, options, checkpoint)
         drop = _meet_floor(draft, calibration, options)
-    quantized = insert_quantizers(draft.program, draft.quantization)
+        quantized = insert_quantizers(draft.program, draft.quantization)
+    if torch_device != "cpu":
+        quantized = moved(quantized, "cpu")
     result = QuantizeResult(
         program=quantized,
         options=options,
@@ -290,22 +293,6 @@ def _check_fallback(options: QuantizeOptions) -> None:
         raise EdgevitError(f"--fallback int16: {options.precision} {found}; leave it out")
 
 
-def check_device(device: str) -> None:
-    """Refuse a device that is not here."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EdgevitError("--torch-device cuda: torch sees no CUDA device here; use cpu")
-    if device not in ("cpu", "cuda"):
-        raise EdgevitError(f"--torch-device: {device!r} is unknown; {closest(device, ('cpu', 'cuda'))}")
-
-
-@contextmanager
-def _on(device: str) -> Iterator[None]:
-    """Everything made inside lies on the device."""
-    check_device(device)
-    with torch.device(device):
-        yield
-
-
 def _draft(
     program: Program, calibration: Calibration, options: QuantizeOptions, levels: Levels | None
 ) -> _Draft:
@@ -332,8 +319,7 @@ def _draft(
 
 
 def _sensitivity(draft: _Draft, calibration: Calibration) -> tuple[LayerSensitivity, ...]:
-    images = calibration.images[:_SENSITIVITY_IMAGES].to(torch.get_default_device())
-    return sensitivities(draft.program, draft.quantization, images)
+    return sensitivities(draft.program, draft.quantization, calibration.images[:_SENSITIVITY_IMAGES])
 
 
 def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> None:
@@ -411,9 +397,8 @@ def _improve(
     simulation = Simulation(draft.program, quantized, draft.quantization)
     checkpoint = None if path is None else Checkpoint(Path(path), _run_of(draft, calibration, options))
     blocks = find_blocks(draft.program)
-    images = calibration.images.to(torch.get_default_device())
     learning = LearningOptions(iterations=options.iterations, seed=options.seed)
-    reconstruction = Reconstruction(draft.program, simulation, blocks, images, learning)
+    reconstruction = Reconstruction(draft.program, simulation, blocks, calibration.images, learning)
     done = () if checkpoint is None else checkpoint.read(simulation)
     results = list(done)
     for result in track(reconstruction.run(len(done)), "reconstructing", len(blocks) - len(done)):
@@ -434,7 +419,7 @@ def _searched(draft: _Draft, calibration: Calibration, options: QuantizeOptions)
         draft.quantization,
         observed=draft.observed,
         blocks=find_blocks(draft.program),
-        images=calibration.images.to(torch.get_default_device()),
+        images=calibration.images,
         bits=bit_widths(options.precision),
         options=SearchOptions(per_channel=per_channel, schemes=schemes),
     )

@@ -90,7 +90,7 @@ class Reconstruction:
         before, start = self._block_error(block, targets), learnable.copied()
         if not start:
             return BlockResult(block.name, before, before)
-        generator = torch.Generator().manual_seed(options.seed * 1000 + index)
+        generator = torch.Generator(self.images.device).manual_seed(options.seed * 1000 + index)
         count = min(options.batch, len(self.images))
 
         def losses(_: int) -> list[torch.Tensor]:
