@@ -19,7 +19,7 @@ from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.weights import digest
 from edgevit.images import ImageReader, OnBadImage, open_folder
-from edgevit.profiling.quantized import TIMED, MeasuredPlacement, measure_placement, relative
+from edgevit.profiling.quantized import TIMED, MeasuredPlacement, layer_gains, measure_placement, relative
 from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.calibration import Calibration, check_weights
 from edgevit.quant.devices import check_device
@@ -112,11 +112,15 @@ def compress(
     with unfinished.kept_when_interrupted():
         placement = _measured(program, recipe, unfinished, force=force)
         levels = levels if placement is None else placement.levels
+        gains = recipe.gains
+        if placement is not None and recipe.max_drop is not None:
+            gains = layer_gains(program, placement, exclude=recipe.exclude)
         result = quantize(
             program,
             images,
             labels=labels,
             levels=levels,
+            gains=gains,
             torch_device=torch_device,
             # NNCF keeps nothing to go on from.
             checkpoint=unfinished.learned if recipe.engine == "edgevit" else None,
@@ -138,7 +142,7 @@ def compress(
     )
     if placement is not None:
         layers = {name: level.name.lower() for name, level in placement.levels.items()}
-        recipe = recipe.model_copy(update={"layers": layers, "placement": None})
+        recipe = recipe.model_copy(update={"layers": layers, "gains": gains, "placement": None})
     with staged_folder(path.parent) as stage:
         result.program.save(stage / path.name)
         Recipe(quantize=recipe).write(stage / names[1])
@@ -197,6 +201,8 @@ def _check(recipe: QuantizeRecipe) -> None:
         raise EdgevitError("--fallback int16 --to coreml: Core ML has no 16-bit activations; leave it out")
     if recipe.placement is not None and recipe.layers is not None:
         raise EdgevitError("a recipe has either `placement` or `layers`; leave one out")
+    if recipe.gains is not None and recipe.layers is None:
+        raise EdgevitError("a recipe has `gains` beside `layers` only; leave it out")
     if recipe.engine == "nncf" and (recipe.placement is not None or recipe.layers is not None):
         raise EdgevitError("--engine nncf chooses what is quantized; leave out `placement` and `layers`")
 

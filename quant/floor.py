@@ -66,13 +66,27 @@ class Floor:
         """Whether no more is lost than may be."""
         return self.max_drop is None or drop <= self.max_drop
 
-    def meet(self, quantization: Quantization, sensitivity: Sequence[LayerSensitivity]) -> Floored:
+    def meet(
+        self,
+        quantization: Quantization,
+        sensitivity: Sequence[LayerSensitivity],
+        gains: Mapping[str, float] | None = None,
+    ) -> Floored:
         """Give layers more bits, the most sensitive first, until no more is lost than may be.
 
         To float goes none before all are on 16 bits.
+
+        Args:
+            quantization: to start from.
+            sensitivity: of its layers.
+            gains: milliseconds, above 0, that each of them saves: first go the layers that do the most
+                damage for each.
         """
-        ranked = sorted(sensitivity, key=lambda item: -item.divergence)
-        layers = [item.layer for item in ranked if item.layer in quantization.weights]
+        ranked = sorted(
+            (item for item in sensitivity if item.layer in quantization.weights),
+            key=lambda item: -item.divergence / (gains[item.layer] if gains is not None else 1.0),
+        )
+        layers = [item.layer for item in ranked]
         drop, before = self.drop(quantization), quantization
         if self.widening is not None:
             quantization, drop = self._widened(self.widening, quantization, layers, drop)

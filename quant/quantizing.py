@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import JsonValue
+from torch.fx import Graph
 
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
@@ -30,6 +32,7 @@ from edgevit.quant.insertion import Quantization, insert_quantizers, is_quantize
 from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import Level, Levels, groups, without
 from edgevit.quant.observation import Observed, observe
+from edgevit.quant.operators import is_layer
 from edgevit.quant.placing import default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
@@ -125,6 +128,7 @@ class _Draft:
     levels: dict[str, Level]
     observed: dict[str, Observed]
     quantization: Quantization
+    gains: Mapping[str, float] | None = None
     sensitivity: tuple[LayerSensitivity, ...] = ()
     widened: tuple[str, ...] = ()
     kept_float: dict[str, str] = field(default_factory=dict)
@@ -152,6 +156,7 @@ def quantize(
     checkpoint: str | Path | None = None,
     engine: Engine = "edgevit",
     fallback: Fallback | None = None,
+    gains: Mapping[str, float] | None = None,
 ) -> QuantizeResult:
     """Quantize a Program after training.
 
@@ -182,6 +187,8 @@ def quantize(
         fallback: "int16" gives layers 16-bit activations and 8-bit weights before any goes back to "float";
             None takes "int16" with placement "full", where a float among integers costs two conversions,
             and "float" otherwise.
+        gains: milliseconds that the quantization of each layer in `levels` saves, by node name; layers then
+            fall back in the order of the damage that they do for each millisecond, and not of damage alone.
 
     Raises:
         EdgevitError: when an option is unknown, images or weights are unusable, or the Program is
@@ -203,6 +210,8 @@ def quantize(
     check_options(program, options)
     if levels is not None and (placement is not None or exclude):
         raise EdgevitError("levels are given: leave placement and exclude out, which would choose them")
+    if gains is not None and levels is None:
+        raise EdgevitError("gains are given without levels, on which they depend: give both")
     if engine == "nncf":
         others = {"levels": levels, "checkpoint": checkpoint, "torch_device": torch_device}
         nothing = {"levels": None, "checkpoint": None, "torch_device": "cpu"}
@@ -215,7 +224,7 @@ def quantize(
         draft = (
             _nncf_draft(given, calibration, options)
             if engine == "nncf"
-            else _draft(given, calibration, options, levels)
+            else _draft(given, calibration, options, levels, gains)
         )
         blocks = _improve(draft, calibration, options, checkpoint)
         drop = _meet_floor(draft, calibration, options)
@@ -293,8 +302,24 @@ def _check_fallback(options: QuantizeOptions) -> None:
         raise EdgevitError(f"--fallback int16: {options.precision} {found}; leave it out")
 
 
+def _check_gains(graph: Graph, levels: Levels, gains: Mapping[str, float]) -> None:
+    for node in graph.nodes:
+        if node.name not in levels or not is_layer(node):
+            continue
+        if node.name not in gains:
+            raise EdgevitError(f"gains: what {node.name} saves is missing; give a number for every layer")
+        if not 0 < gains[node.name] < math.inf:
+            raise EdgevitError(
+                f"gains: {node.name} saves {gains[node.name]:g} ms; give a number above 0, however small"
+            )
+
+
 def _draft(
-    program: Program, calibration: Calibration, options: QuantizeOptions, levels: Levels | None
+    program: Program,
+    calibration: Calibration,
+    options: QuantizeOptions,
+    levels: Levels | None,
+    gains: Mapping[str, float] | None,
 ) -> _Draft:
     """Grids that cover what was seen, smoothed and equalized, the worst outliers left float."""
     bits = bit_widths(options.precision)
@@ -305,10 +330,12 @@ def _draft(
         prepared = spell_out_silu(prepared)
     if levels is None:
         levels = place(prepared.graph, placement, bits, options.exclude)
+    if gains is not None:
+        _check_gains(prepared.graph, levels, gains)
     observed = _observe(prepared, levels, calibration)
     remarks += check_observed(prepared, observed)
     draft = _Draft(prepared, dict(levels), observed, _start(prepared, levels, observed, options))
-    draft.remarks = remarks
+    draft.remarks, draft.gains = remarks, gains
     draft.sensitivity = _sensitivity(draft, calibration)
     if bits.activations is not None:
         _prestep(draft, calibration, options)
@@ -437,7 +464,7 @@ def _meet_floor(draft: _Draft, calibration: Calibration, options: QuantizeOption
     """Let layers fall back until no more is lost than `max_drop` allows; what is lost then."""
     widening = Widening(draft.program, draft.observed, options.granularity) if _widens(options) else None
     floor = Floor(draft.program, calibration, options.max_drop, widening)
-    found = floor.meet(draft.quantization, draft.sensitivity)
+    found = floor.meet(draft.quantization, draft.sensitivity, draft.gains)
     draft.quantization, draft.widened = found.quantization, found.widened
     draft.kept_float |= found.kept_float
     return found.drop

@@ -12,11 +12,17 @@ from edgevit.errors import EdgevitError
 from edgevit.files import resumable
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.profiling import quantized as measuring
-from edgevit.profiling.quantized import Candidate, MeasuredPlacement, measure_placement, relative
+from edgevit.profiling.quantized import (
+    Candidate,
+    MeasuredPlacement,
+    layer_gains,
+    measure_placement,
+    relative,
+)
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.levels import Level
-from edgevit.quant.operators import is_layer
+from edgevit.quant.operators import is_layer, weight_of
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.quantizing import quantize
 
@@ -45,6 +51,32 @@ def ratios(monkeypatch):
         return left
 
     return give
+
+
+class TestGains:
+    """What each layer saves of what its region does."""
+
+    def test_layers_share_their_regions_saving_by_the_size_of_their_weights(self, tiny_program, monkeypatch):
+        monkeypatch.setattr(measuring, "_region", lambda _: "all")
+        prepared = prepare_for_export(tiny_program)
+        sizes = {
+            node.name: weight_of(node).meta["val"].numel() for node in prepared.graph.nodes if is_layer(node)
+        }
+        candidate = Candidate("all", len(sizes), "INPUTS", 0.9)
+        placement = MeasuredPlacement("onnx", 2.0, (candidate,), 0.9, dict.fromkeys(sizes, INPUTS))
+        whole = sum(sizes.values())
+        wanted = {name: pytest.approx(0.1 * 2.0 * size / whole) for name, size in sizes.items()}
+        assert layer_gains(tiny_program, placement) == wanted
+
+    def test_a_layer_that_stays_float_has_none(self, tiny_program):
+        candidate = Candidate("linear on 16 tokens", 1, "INPUTS", 0.8)
+        placement = MeasuredPlacement("onnx", 2.0, (candidate,), 0.8, {"linear": INPUTS})
+        assert layer_gains(tiny_program, placement) == {"linear": pytest.approx(0.4)}
+
+    def test_a_saving_within_the_noise_counts_as_the_smallest_that_is_not(self, tiny_program):
+        candidate = Candidate("linear on 16 tokens", 1, "INPUTS", 1.3)
+        placement = MeasuredPlacement("onnx", 2.0, (candidate,), 1.3, {"linear": INPUTS})
+        assert layer_gains(tiny_program, placement) == {"linear": pytest.approx(0.01)}
 
 
 class TestMeasuring:

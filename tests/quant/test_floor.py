@@ -43,6 +43,15 @@ def test_the_most_sensitive_layers_are_widened_first_and_no_more_than_are_needed
     assert result.drop == 3.0
 
 
+def test_of_layers_that_do_damage_those_go_first_that_save_little(monkeypatch, found):
+    layers = list(found.quantization.weights)
+    as_if(monkeypatch, lambda one: float(len(one.weights)))
+    # The second most sensitive saves a hundredth of what the others do.
+    gains = dict.fromkeys(layers, 1.0) | {layers[-2]: 0.01}
+    result = floor_of(found, 3.0, widen=False).meet(found.quantization, sensitivity(*layers), gains)
+    assert list(result.kept_float) == [layers[-2]]
+
+
 def test_no_layer_goes_float_before_all_are_widened(monkeypatch, found):
     layers = list(found.quantization.weights)
     seen = []

@@ -143,6 +143,24 @@ def test_levels_and_what_would_choose_them_are_refused_together(other):
         run(levels={}, **other)
 
 
+@pytest.mark.parametrize(
+    ("gains", "sentence"),
+    [
+        ({}, "gains: what conv2d saves is missing; give a number for every layer"),
+        ({"conv2d": 0.0}, "gains: conv2d saves 0 ms; give a number above 0, however small"),
+    ],
+    ids=["missing", "nothing"],
+)
+def test_what_a_layer_saves_is_a_number_above_0(gains, sentence):
+    with pytest.raises(EdgevitError, match=sentence):
+        run(levels={"conv2d": Level.INPUTS}, gains=gains)
+
+
+def test_gains_without_levels_are_refused():
+    with pytest.raises(EdgevitError, match="gains are given without levels"):
+        run(gains={"conv2d": 1.0})
+
+
 @pytest.mark.parametrize("pattern", ["mix", "m?x", "conv2d_1"])
 @pytest.mark.parametrize("method", METHODS)
 def test_excluded_layers_stay_float(method, pattern):
