@@ -24,17 +24,10 @@ from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.calibration import Calibration, check_weights
 from edgevit.quant.devices import check_device
 from edgevit.quant.levels import Level, Levels
+from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
 from edgevit.quant.placing import PLACEMENTS, excluded
 from edgevit.quant.precision import bit_widths
-from edgevit.quant.quantizing import (
-    Engine,
-    Fallback,
-    Method,
-    QuantizeOptions,
-    QuantizeResult,
-    check_options,
-    quantize,
-)
+from edgevit.quant.quantizing import QuantizeResult, quantize
 from edgevit.quant.ranges import Granularity, SchemeChoice
 from edgevit.recipe import QuantizeRecipe, Recipe
 

@@ -8,13 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 from pydantic import JsonValue
 from torch.fx import Graph
 
 from edgevit import extras
-from edgevit.errors import EdgevitError, closest
+from edgevit.errors import EdgevitError
 from edgevit.graph.card import Step
 from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
@@ -28,11 +27,12 @@ from edgevit.quant.checkpoint import Checkpoint
 from edgevit.quant.devices import moved, on
 from edgevit.quant.floor import Floor
 from edgevit.quant.grids import Scheme
-from edgevit.quant.insertion import Quantization, insert_quantizers, is_quantized
+from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import Level, Levels, groups, without
 from edgevit.quant.observation import Observed, observe
 from edgevit.quant.operators import is_layer
+from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
 from edgevit.quant.placing import default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
@@ -43,43 +43,7 @@ from edgevit.quant.sensitivity import LayerSensitivity, outliers, sensitivities
 from edgevit.quant.simulation import Simulation
 from edgevit.quant.widening import Widening
 
-Method = Literal["minmax", "hessian", "reconstruct"]
-Engine = Literal["edgevit", "nncf"]
-Fallback = Literal["int16", "float"]
-
 _SENSITIVITY_IMAGES = 32
-
-
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """What a quantization is asked for; `quantize` has the same options.
-
-    Attributes:
-        precision: of `edgevit.quant.precision.BIT_WIDTHS`.
-        method: "minmax" covers what was seen; "hessian" searches as Q-HyViT does; "reconstruct" learns.
-        granularity: of weight scales, "channel", "tensor" or "auto".
-        scheme: of activation grids, "auto", "sym" or "asym".
-        placement: of `edgevit.quant.placing.PLACEMENTS`; None takes the one for the precision.
-        exclude: patterns of layers that stay float.
-        max_drop: points of accuracy that may be lost on the calibration images; None sets no floor.
-        iterations: of learning, for each block.
-        seed: of everything drawn by chance.
-        engine: "edgevit", or "nncf", to which `method`, `placement` and `iterations` mean nothing.
-        fallback: "int16" or "float", what layers become first where more than `max_drop` is lost; None
-            takes "int16" with placement "full" and at most 8 bits, "float" otherwise.
-    """
-
-    precision: str = "w8a8"
-    method: Method = "reconstruct"
-    granularity: Granularity = "auto"
-    scheme: SchemeChoice = "auto"
-    placement: str | None = None
-    exclude: tuple[str, ...] = ()
-    max_drop: float | None = None
-    iterations: int = LearningOptions.iterations
-    seed: int = 0
-    engine: Engine = "edgevit"
-    fallback: Fallback | None = None
 
 
 @dataclass(frozen=True)
@@ -250,58 +214,6 @@ def quantize(
     return replace(result, program=_with_step(program, result))
 
 
-def check_options(program: Program, options: QuantizeOptions) -> None:
-    """Refuse what can be refused before any work.
-
-    Raises:
-        EdgevitError: naming the option, or what about the program, is wrong.
-    """
-    bits = bit_widths(options.precision)
-    for option, value, choices in (
-        ("--engine", options.engine, get_args(Engine)),
-        ("--method", options.method, get_args(Method)),
-        ("--granularity", options.granularity, get_args(Granularity)),
-        ("--scheme", options.scheme, get_args(SchemeChoice)),
-    ):
-        if value not in choices:
-            raise EdgevitError(f"{option}: {value!r} is unknown; {closest(value, choices)}")
-    if options.max_drop is not None and options.max_drop < 0:
-        raise EdgevitError(
-            f"--max-drop: {options.max_drop} is negative; give points of accuracy, such as 0.5"
-        )
-    if options.iterations < 1:
-        raise EdgevitError(f"--iterations: {options.iterations}; at least 1 is needed")
-    if bits.activations is None and options.placement is not None:
-        raise EdgevitError(
-            f"--placement {options.placement}: {options.precision} leaves activations float; leave it out"
-        )
-    _check_fallback(options)
-    if is_quantized(program):
-        raise EdgevitError(f"{program.card.name} is quantized already; start from the float program")
-    if program.batch is not None:
-        raise EdgevitError(
-            f"{program.card.name} was captured for a batch of {program.batch}; "
-            "capture it with a dynamic batch"
-        )
-
-
-def _check_fallback(options: QuantizeOptions) -> None:
-    if options.fallback is None:
-        return
-    if options.fallback not in get_args(Fallback):
-        raise EdgevitError(
-            f"--fallback: {options.fallback!r} is unknown; {closest(options.fallback, get_args(Fallback))}"
-        )
-    if options.max_drop is None:
-        raise EdgevitError(
-            f"--fallback {options.fallback}: without --max-drop no layer falls back; give it too, or neither"
-        )
-    bits = bit_widths(options.precision).activations
-    if options.fallback == "int16" and (bits is None or bits == 16):
-        found = "leaves activations float" if bits is None else "has 16-bit activations already"
-        raise EdgevitError(f"--fallback int16: {options.precision} {found}; leave it out")
-
-
 def _check_gains(graph: Graph, levels: Levels, gains: Mapping[str, float]) -> None:
     for node in graph.nodes:
         if node.name not in levels or not is_layer(node):
@@ -462,20 +374,12 @@ def _run_of(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -
 
 def _meet_floor(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> float:
     """Let layers fall back until no more is lost than `max_drop` allows; what is lost then."""
-    widening = Widening(draft.program, draft.observed, options.granularity) if _widens(options) else None
+    widening = Widening(draft.program, draft.observed, options.granularity) if options.widens else None
     floor = Floor(draft.program, calibration, options.max_drop, widening)
     found = floor.meet(draft.quantization, draft.sensitivity, draft.gains)
     draft.quantization, draft.widened = found.quantization, found.widened
     draft.kept_float |= found.kept_float
     return found.drop
-
-
-def _widens(options: QuantizeOptions) -> bool:
-    """Whether layers get 16-bit activations before any goes back to float."""
-    if options.fallback is not None:
-        return options.fallback == "int16"
-    bits = bit_widths(options.precision).activations
-    return options.placement == "full" and bits is not None and bits <= 8
 
 
 def _with_step(original: Program, result: QuantizeResult) -> Program:

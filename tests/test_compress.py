@@ -590,7 +590,11 @@ class TestHelp:
 
         assert all(bits in named("precision") for bits in BIT_WIDTHS)
         assert all(placement in named("placement") for placement in (*PLACEMENTS, "measured"))
-        for option, choices in (("engine", quantizing.Engine), ("method", quantizing.Method)):
+        for option, choices in (
+            ("engine", quantizing.Engine),
+            ("method", quantizing.Method),
+            ("fallback", quantizing.Fallback),
+        ):
             assert all(choice in named(option) for choice in choices.__args__)
         for option, choices in (("granularity", quantizing.Granularity), ("scheme", quantizing.SchemeChoice)):
             assert all(choice in named(option) for choice in choices.__args__)
