@@ -298,7 +298,16 @@ def _sensitivity(draft: _Draft, calibration: Calibration) -> tuple[LayerSensitiv
 def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> None:
     """Smooth and equalize, and look again at what changed by it."""
     damage = {item.layer: item.divergence for item in draft.sensitivity}
-    found = prestep(draft.program, draft.levels, draft.observed, damage)
+    images = calibration.images[:_SENSITIVITY_IMAGES].to(torch.get_default_device())
+    found = prestep(
+        draft.program,
+        draft.levels,
+        observed=draft.observed,
+        damage=damage,
+        images=images,
+        bits=bit_widths(options.precision),
+        scheme=options.scheme,
+    )
     if found.program is draft.program:
         return
     draft.program, draft.levels = found.program, dict(found.levels)

@@ -71,7 +71,7 @@ def changed(reference: torch.Tensor, logits: torch.Tensor) -> float:
     return 100.0 * float((reference.argmax(-1) != logits.argmax(-1)).float().mean())
 
 
-def outliers(found: Sequence[LayerSensitivity], *, share: float = 0.25, least: float = 0.01) -> list[str]:
+def outliers(found: Sequence[LayerSensitivity], *, share: float = 0.25, least: float = 1e-3) -> list[str]:
     """The layers that hold most of the damage: each more than `share` of what it and all below it do.
 
     Of as few layers as could share the damage evenly with that much for each, none stands out.

@@ -247,6 +247,6 @@ def _region(node: Node) -> str:
 
 def _with_levels(program: Program, levels: Levels, bits: BitWidths) -> Program:
     """Quantized with made-up ranges."""
-    anything = Observed(-4.0, 4.0, torch.ones(1))
+    anything = Observed(-4.0, 4.0, -torch.ones(1), torch.ones(1))
     observed = {name: anything for group in groups(program.graph, levels) for name in group.values}
     return insert_quantizers(program, start(program, levels, observed, bits))
