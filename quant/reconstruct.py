@@ -120,7 +120,7 @@ class Reconstruction:
         block, result = self.blocks[index], 0.0
         count = min(_DAMAGE_IMAGES, len(self.images))
         with torch.no_grad():
-            for rows in torch.arange(count).split(BATCH):
+            for rows in batches(torch.arange(count)):
                 given = {name: self._float[name][rows] for name in block.inputs}
                 found = self._run(given, block.outputs, quantized=True)
                 result += len(rows) * float(self._divergence_behind(index, found, rows))
