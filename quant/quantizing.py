@@ -43,7 +43,7 @@ from edgevit.quant.simulation import Simulation
 Method = Literal["minmax", "hessian", "reconstruct"]
 Engine = Literal["edgevit", "nncf"]
 
-_SENSITIVITY_IMAGES = 32
+_SENSITIVITY_IMAGES = 64
 
 
 @dataclass(frozen=True)
