@@ -75,7 +75,7 @@ def test_doctests():
         "edgevit.profiles.schema",
         "edgevit.report.charts",
         "edgevit.report.figures",
-        "edgevit.report.html",
+        "edgevit.report.pages",
     ):
         result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
         failed, attempted = failed + result.failed, attempted + result.attempted

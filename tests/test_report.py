@@ -34,7 +34,8 @@ from edgevit.report.document import (
     Report,
     StageSection,
 )
-from edgevit.report.html import parity_words, render, utc, verdict, worst
+from edgevit.report.html import parity_words, render, verdict, worst
+from edgevit.report.pages import utc
 
 CSS = (Path(edgevit.report.__file__).parent / "report.css").read_text(encoding="utf-8")
 
