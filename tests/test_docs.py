@@ -74,6 +74,7 @@ def test_doctests():
         "edgevit.profiling.latency",
         "edgevit.profiles.schema",
         "edgevit.report.charts",
+        "edgevit.report.compression",
         "edgevit.report.figures",
         "edgevit.report.pages",
     ):

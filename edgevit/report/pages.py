@@ -40,6 +40,9 @@ def _environment() -> Environment:
         magnitude=figures.magnitude,
         percent=figures.percent,
         chance=figures.chance,
+        times=figures.times,
+        two_digits=figures.two_digits,
+        mebibytes=figures.mebibytes,
         utc=utc,
     )
     environment.globals.update(
