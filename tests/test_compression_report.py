@@ -89,6 +89,7 @@ def a_summary(**changes):
         "blocks": [
             {"block": "stages.0", "before": 0.02, "after": 0.0125},
             {"block": "stages.1", "before": 0.034, "after": 0.034},
+            {"block": "head", "before": 0.0, "after": 0.0},
         ],
         "placement": a_placement(),
     }
@@ -179,8 +180,9 @@ def test_every_figure_appears_with_its_unit():
             "dense convolution at 8x8 1 INTEGER 0.90x chosen",
             "would come to 0.65x", "takes 0.62x of float's 12.2 ms",
             "linear_0 0.25 6.25 % -", "blocks.1.qkv linear_1 0.12 6.25 % float",
-            "1 of 2 blocks learned something better", "stages.0 0.02 0.013 kept",
-            "stages.1 0.034 0.034 nothing kept",
+            "Of 3 blocks, 2 had an error to learn from, and 1 of them learned something better",
+            "stages.0 0.02 0.013 kept",
+            "stages.1 0.034 0.034 nothing kept", "head 0 0 nothing to learn",
             "blocks.1.qkv linear_1 it does most of the damage", "conv2d --max-drop 1",
             "smoothed blocks.2.qkv", "equalized conv2d_7", "edgevit 0.1.0", "system Linux-6.6",
         )
@@ -225,7 +227,7 @@ def test_the_most_sensitive_layers_are_drawn_and_all_are_listed():
     assert page.text.count("6.25 %") == 60
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e-12])
 def test_no_value_breaks_the_page(value):
     text = text_of(
         a_summary(

@@ -35,8 +35,7 @@ def render(summary: Mapping[str, Any]) -> str:
         sensitivity_chart=sensitivity_chart(layers[:_LAYERS_DRAWN]),
         placement_chart=None if placement is None else placement_chart(placement),
         added_up=None if placement is None else added_up(placement["candidates"]),
-        better=sum(is_better(block) for block in summary["blocks"]),
-        is_better=is_better,
+        outcomes=[outcome(block) for block in summary["blocks"]],
     )
 
 
@@ -51,9 +50,15 @@ def bits_in_words(precision: str) -> str:
     return f"{bits.weights}-bit weights, {activations} activations"
 
 
-def is_better(block: Mapping[str, Any]) -> bool:
-    """Whether a block kept what it learned; what made it no better was taken back."""
-    return bool(block["after"] < block["before"])
+def outcome(block: Mapping[str, Any]) -> str:
+    """What became of what a block learned; what made it no better was taken back.
+
+    >>> outcome({"before": 0.5, "after": 0.25}), outcome({"before": 0.5, "after": 0.5})
+    ('kept', 'nothing kept')
+    """
+    if block["before"] == 0:
+        return "nothing to learn"
+    return "kept" if block["after"] < block["before"] else "nothing kept"
 
 
 def added_up(candidates: Iterable[Mapping[str, Any]]) -> float:
