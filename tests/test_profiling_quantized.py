@@ -91,6 +91,7 @@ class TestChoosing:
         found = measure_placement(tiny_program, to="onnx", bits=W8A8)
         assert left == []
         assert [item.ratio for item in found.candidates] == [1.1, 0.8, 0.9, 0.99, 1.0]
+        assert [item.chosen for item in found.candidates] == [False, True, False, True, False]
         assert found.ratio == 0.7
         assert found.pays
         layers = [n.name for n in prepare_for_export(tiny_program).graph.nodes if is_layer(n)]
@@ -167,7 +168,11 @@ class TestRefusals:
 
 class TestUnfinished:
     FOUND = MeasuredPlacement(
-        "onnx", 1.5, (Candidate("linear on 16 tokens", 2, "INPUTS", 0.9),), 0.9, {"a": INPUTS, "b": INTEGER}
+        "onnx",
+        1.5,
+        (Candidate("linear on 16 tokens", 2, "INPUTS", 0.9, chosen=True),),
+        0.9,
+        {"a": INPUTS, "b": INTEGER},
     )
 
     def test_what_was_measured_is_read_as_it_was(self, tmp_path):

@@ -127,6 +127,7 @@ def print_result(result: CompressResult) -> None:
     to = result.format or "onnx"
     opset = " --opset 23" if to == "onnx" and found.options.precision.endswith("a16") else ""
     click.echo(f"next: edgevit export {result.path} --to {to}{opset} -o {result.path.with_suffix('')}-{to}")
+    click.echo(f"report: {result.page}")
 
 
 def _layers(count: int) -> str:
