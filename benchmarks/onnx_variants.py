@@ -25,8 +25,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.models import MODELS  # noqa: E402
 from benchmarks.tables import write_table  # noqa: E402
 from edgevit.export.onnx import OnnxArtefact, to_onnx  # noqa: E402
-from edgevit.export.onnx.contest import Timing, time_in_turns  # noqa: E402
+from edgevit.export.onnx.contest import time_files  # noqa: E402
 from edgevit.export.onnx.opencv import opencv_verdict  # noqa: E402
+from edgevit.export.timing import Timing  # noqa: E402
 from edgevit.export.verify import compare  # noqa: E402
 from edgevit.graph.capture import capture  # noqa: E402
 from edgevit.graph.program import Program  # noqa: E402
@@ -97,7 +98,7 @@ def measure(name: str, folder: Path, runs: int, threads: int) -> list[str]:
     """The rows of one model."""
     variants = list(written(captured(name), folder))
     contents = [variant.path.read_bytes() for variant in variants]
-    timings = time_in_turns(contents, runs=runs, threads=threads)
+    timings = time_files(contents, runs=runs, threads=threads)
     return [row(name, variant, timing, timings[0]) for variant, timing in zip(variants, timings, strict=True)]
 
 

@@ -7,7 +7,6 @@ same few lines for every file, so that no file is helped.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevit.evaluation import percent
-from edgevit.export.onnx.contest import Timing
+from edgevit.export.timing import PROCESSOR_TIME, Timing, time_in_turns
 from edgevit.graph.program import run_in_batches
 
 Array = npt.NDArray[np.float32]
@@ -246,7 +245,7 @@ def measure(
     if labels is not None:
         expected, truth = original.run(images), np.asarray(labels)
         scores = {index: score(runner.run(images), expected, truth) for index, runner in opened.items()}
-    float_latency, *latencies = time_in_turns([original, *opened.values()], images[:1], runs=runs)
+    float_latency, *latencies = time_runners([original, *opened.values()], images[:1], runs=runs)
     timed = dict(zip(opened, latencies, strict=True))
     return [
         Row(made)
@@ -271,22 +270,14 @@ def size_ratio(path: Path, float_path: Path) -> float:
     return path.stat().st_size / float_path.stat().st_size
 
 
-def time_in_turns(runners: Sequence[Runner], image: Array, *, runs: int = RUNS) -> list[Timing]:
-    """Time files on one image, turn by turn, in an order drawn anew every round.
-
-    Taking turns, whatever else the machine does slows all of them. Each turn begins with a run that is not
-    counted: the file before has left the caches full of its own weights, and a device runs one model.
-    Processor time, which with one thread is the latency of an idle machine: on a busy one, wall time would
-    count other work too, and the more of it the longer a file runs.
-    """
-    samples: list[list[float]] = [[] for _ in runners]
+def time_runners(runners: Sequence[Runner], image: Array, *, runs: int = RUNS) -> list[Timing]:
+    """Time files on one image, in turns, in processor time."""
     for runner in runners:
         runner.load(image)
-    order = np.random.default_rng(0)
-    for _ in range(WARM_UP + runs):
-        for index in order.permutation(len(runners)):
-            runners[index].invoke()
-            started = time.process_time()
-            runners[index].invoke()
-            samples[index].append(1000 * (time.process_time() - started))
-    return [Timing(tuple(taken[WARM_UP:])) for taken in samples]
+    return time_in_turns(
+        [runner.invoke for runner in runners],
+        clock=PROCESSOR_TIME,
+        warm_up=WARM_UP,
+        rounds=runs,
+        settle=True,
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import platform
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ from edgevit.quant.precision import bit_widths
 from edgevit.quant.quantizing import QuantizeResult, quantize
 from edgevit.quant.ranges import Granularity, SchemeChoice
 from edgevit.recipe import QuantizeRecipe, Recipe
+from edgevit.report.compression import render
 
 MEASURED = "measured"
 # A ratio up to this is within the noise of the measurement.
@@ -44,6 +47,7 @@ class CompressResult:
         path: of the compressed Program.
         recipe: the file that makes it again.
         report: the same figures as here, as JSON.
+        page: the same for people, as one HTML page.
         quantization: what was quantized, and what it did to the predictions.
         labelled: whether the images have classes, so that `quantization.drop` is of accuracy.
         placement: what was measured to decide where integers pay; None where the user decided.
@@ -55,6 +59,7 @@ class CompressResult:
     path: Path
     recipe: Path
     report: Path
+    page: Path
     quantization: QuantizeResult
     labelled: bool
     placement: MeasuredPlacement | None
@@ -91,7 +96,8 @@ def compress(
     path = Path(output)
     if path.suffix != ".pt2":
         raise EdgevitError(f"--output: {path} must end in .pt2")
-    names = [path.name, f"{path.stem}.recipe.yaml", f"{path.stem}.compress.json"]
+    beside = ("recipe.yaml", "compress.json", "compress.html")
+    names = [path.name, *(f"{path.stem}.{kind}" for kind in beside)]
     for name in names:
         check_output(path.with_name(name), force=force)
     _check(recipe)
@@ -126,6 +132,7 @@ def compress(
         path=path,
         recipe=path.with_name(names[1]),
         report=path.with_name(names[2]),
+        page=path.with_name(names[3]),
         quantization=result,
         labelled=labels is not None,
         placement=placement,
@@ -136,18 +143,28 @@ def compress(
     if placement is not None:
         layers = {name: level.name.lower() for name, level in placement.levels.items()}
         recipe = recipe.model_copy(update={"layers": layers, "gains": gains, "placement": None})
+    measured = summary(found)
     with staged_folder(path.parent) as stage:
         result.program.save(stage / path.name)
         Recipe(quantize=recipe).write(stage / names[1])
-        (stage / names[2]).write_text(json.dumps(summary(found), indent=1) + "\n", encoding="utf-8")
+        (stage / names[2]).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        (stage / names[3]).write_text(render(measured), encoding="utf-8")
     return found
 
 
 def summary(result: CompressResult) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
     quantization, placement = result.quantization, result.placement
+    options = quantization.options
     return {
         "version": 1,
+        "edgevit": extras.version_of("edgevit") or "",
+        "machine": _machine(),
+        "model": quantization.program.card.name,
+        "precision": options.precision,
+        "engine": options.engine,
+        # NNCF has its own.
+        "method": options.method if options.engine == "edgevit" else None,
         "program": result.path.name,
         "recipe": result.recipe.name,
         "images": quantization.images,
@@ -173,6 +190,15 @@ def summary(result: CompressResult) -> dict[str, Any]:
             "ratio": placement.ratio,
             "candidates": [dataclasses.asdict(item) for item in placement.candidates],
         },
+    }
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "python": platform.python_version(),
     }
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
 
 from edgevit.errors import EdgevitError
-from edgevit.profiles.documents import Document, Strict, Text, first_problem, read_document
+from edgevit.profiles.documents import (
+    PLACED_BY_CALLER,
+    Document,
+    Strict,
+    Text,
+    dotted,
+    first_problem,
+    read_document,
+)
 
 RECIPE_VERSION = 1
 
@@ -24,6 +32,9 @@ class QuantizeRecipe(Strict):
 
     `layers` is there where placements were measured: the level of each operation, by node name, which is
     then not measured again. So is `gains` where layers may fall back: the milliseconds that each saves.
+
+    Raises:
+        EdgevitError: naming the first option that cannot be, and why.
     """
 
     precision: Text = "w8a8"
@@ -42,6 +53,20 @@ class QuantizeRecipe(Strict):
     iterations: Annotated[int, Field(ge=1)] = 200
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refused_in_a_sentence(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            if info.context == PLACED_BY_CALLER:
+                raise
+            loc, problem = first_problem(error)
+            place = f"QuantizeRecipe: {dotted(loc)}" if loc else "QuantizeRecipe"
+            raise EdgevitError(f"{place}: {problem}") from error
+
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> QuantizeRecipe:
         """From options as they were given; the others keep their defaults.
@@ -50,7 +75,7 @@ class QuantizeRecipe(Strict):
             EdgevitError: naming the first option that cannot be, and why.
         """
         try:
-            return cls.model_validate(dict(options))
+            return cls.model_validate(dict(options), context=PLACED_BY_CALLER)
         except ValidationError as error:
             loc, problem = first_problem(error)
             option = "quantize" if loc[0] == "precision" else str(loc[0]).replace("_", "-")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgevit.export.quantized import QUANTIZE
+from edgevit.export.quantized import DEQUANTIZE, QUANTIZE
 from edgevit.graph.program import Program, run_in_batches
 from edgevit.graph.rewriting import calls
 from edgevit.quant.running import Runner
@@ -47,6 +47,17 @@ def rounded_otherwise(program: Program, images: Array) -> list[list[Array]]:
     )
     runs = [_run(program, images, way) for way in ways]
     return [list(outputs) for outputs in zip(*runs, strict=True)]
+
+
+def output_steps(program: Program) -> list[float]:
+    """The step of the grid that each output lies on; 0 for one that is float.
+
+    Two outputs that differ by less than a step before they are quantized may lie two apart on their grid, or
+    none: what is seen of a difference there is right to a step.
+    """
+    runner = Runner(program)
+    nodes = [runner.nodes[name] for name in runner.results]
+    return [float(node.args[1]) if node.target is DEQUANTIZE else 0.0 for node in nodes]
 
 
 def _run(program: Program, images: Array, offset: Callable[[torch.Size], torch.Tensor]) -> list[Array]:

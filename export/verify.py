@@ -19,7 +19,7 @@ from edgevit.errors import EdgevitError
 from edgevit.evaluation import Runnable, percent
 from edgevit.export.artefacts import metadata_of, open_artefact
 from edgevit.export.metadata import ArtefactInfo
-from edgevit.export.rounding import rounded_otherwise
+from edgevit.export.rounding import output_steps, rounded_otherwise
 from edgevit.graph.card import Preprocessing
 from edgevit.graph.program import Program
 from edgevit.images import ImageReader, OnBadImage, open_folder
@@ -202,30 +202,35 @@ def compare(
             f"{name} returns {shapes[0]}, {program.card.name} returns {shapes[1]}: "
             "it was not made from this program"
         )
-    rounded: list[list[Array]] = [[]] * len(expected)
+    moved: list[float | None] = [None] * len(expected)
     if rounding:
-        rounded = rounded_otherwise(program, images)
+        moved = [*map(_moved, expected, rounded_otherwise(program, images), output_steps(program))]
     return Verification(
         artefact=name,
         runtime=artefact.runtime,
         inputs=described,
         n=len(images),
         outputs=tuple(
-            _parity(output_name, ours, theirs, tolerance, others)
-            for output_name, ours, theirs, others in zip(
-                program.card.outputs, actual, expected, rounded, strict=True
+            _parity(output_name, ours, theirs, tolerance, by)
+            for output_name, ours, theirs, by in zip(
+                program.card.outputs, actual, expected, moved, strict=True
             )
         ),
     )
 
 
+def _moved(expected: Array, others: list[Array], step: float) -> float:
+    """How far rounding otherwise moves an output, relative to its largest value."""
+    largest = float(np.abs(expected).max()) or 1.0
+    return max(_relative(other, expected) for other in others) + step / largest
+
+
 def _parity(
-    name: str, actual: Array, expected: Array, tolerance: float, rounded: list[Array]
+    name: str, actual: Array, expected: Array, tolerance: float, rounding: float | None
 ) -> OutputParity:
     agreement = None
     if expected.ndim == 2:
         agreement = percent(actual.argmax(axis=1) == expected.argmax(axis=1))
-    rounding = max((_relative(other, expected) for other in rounded), default=None)
     tolerance += rounding or 0.0
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return OutputParity(name, None, None, None, None, agreement, tolerance, passed=False)

@@ -108,6 +108,9 @@ class Document:
 
 M = TypeVar("M", bound=BaseModel)
 
+#: Context of a validation whose caller says itself where a mistake stands: in which line, in which option.
+PLACED_BY_CALLER = {"placed_by_caller": True}
+
 
 def read_document(path: Path, model: type[M], document: Document) -> M:
     """Read and validate a file.
@@ -118,10 +121,10 @@ def read_document(path: Path, model: type[M], document: Document) -> M:
     data, lines = _parse(path, _read_text(path, document), document)
     _check_version(path, data, lines, document)
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=PLACED_BY_CALLER)
     except ValidationError as error:
         loc, problem = first_problem(error)
-        raise EdgevitError(f"{_at(path, lines, loc)}: {_dotted(loc)}: {problem}") from error
+        raise EdgevitError(f"{_at(path, lines, loc)}: {dotted(loc)}: {problem}") from error
 
 
 def first_problem(error: ValidationError) -> tuple[Loc, str]:
@@ -257,7 +260,7 @@ def _at(path: Path, lines: dict[Loc, int], loc: Loc) -> str:
     return f"{path}, line {lines[loc]}"
 
 
-def _dotted(loc: Loc) -> str:
+def dotted(loc: Loc) -> str:
     """A place as people write it: ``cpu.clusters[0].count``."""
     place = ""
     for part in loc:

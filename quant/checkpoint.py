@@ -15,7 +15,7 @@ from edgevit.files import staged_file
 from edgevit.quant.reconstruct import BlockResult
 from edgevit.quant.simulation import Simulation
 
-_VERSION = "1"
+_VERSION = "2"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ class LearningOptions:
     """How one block is learned.
 
     Attributes:
+        worth: nats of KL that a block has to do by itself for learning to be worth its time. Below, what can
+            be gained is less than what learning from so few images gets wrong.
         iterations: steps of Adam.
         batch: images in a step.
         global_images: of them, how many also run through the float remainder of the network; 0 for none.
@@ -31,6 +33,7 @@ class LearningOptions:
         seed: of the choice of images and of what is dropped.
     """
 
+    worth: float = 1e-3
     iterations: int = 200
     batch: int = 32
     global_images: int = 8

@@ -14,6 +14,8 @@ from edgevit.progress import track
 from edgevit.quant.operators import channel_dim
 from edgevit.quant.running import Runner, batches
 
+_ROWS = 512
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -22,14 +24,21 @@ class Observed:
     Attributes:
         low: smallest number, at most 0.
         high: largest number, at least 0.
-        peaks: (channels,) largest absolute value of each channel.
+        lows: (channels,) smallest number of each channel.
+        highs: (channels,) largest number of each channel.
         constant: the number that it was everywhere; None where it was several.
     """
 
     low: float
     high: float
-    peaks: torch.Tensor
+    lows: torch.Tensor
+    highs: torch.Tensor
     constant: float | None = None
+
+    @property
+    def peaks(self) -> torch.Tensor:
+        """(channels,) largest absolute value of each channel."""
+        return torch.maximum(self.lows.abs(), self.highs.abs())
 
 
 def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> dict[str, Observed]:
@@ -54,20 +63,47 @@ def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> d
     return found
 
 
+def sample_rows(program: Program, images: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """Some vectors of channels of each named value, whose last dimension they are.
+
+    Args:
+        program: a float program with a dynamic batch.
+        images: (n, channels, height, width) float32, prepared; run at once.
+        names: nodes whose value is a float32 tensor.
+
+    Returns:
+        Of each value, (rows, channels): 512 rows drawn at random, or all where it has fewer.
+    """
+    found: dict[str, torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+
+    def look(name: str, value: torch.Tensor) -> None:
+        rows = value.reshape(-1, value.shape[-1])
+        drawn = torch.randperm(len(rows), generator=generator, device="cpu")[:_ROWS]
+        found[name] = rows[drawn.to(rows.device)].clone()
+
+    with torch.no_grad():
+        Runner(program).observe(images, names, look)
+    return found
+
+
 def _observed(node: Node, value: torch.Tensor) -> Observed:
-    magnitudes = value.abs()
+    lows = highs = value
     if value.dim() > 1:
         dim = channel_dim(node, value.dim()) % value.dim()
-        magnitudes = magnitudes.amax(dim=[i for i in range(value.dim()) if i != dim])
+        others = [i for i in range(value.dim()) if i != dim]
+        lows, highs = value.amin(dim=others), value.amax(dim=others)
     low, high = float(value.min()), float(value.max())
-    return Observed(min(low, 0.0), max(high, 0.0), magnitudes, low if low == high else None)
+    return Observed(min(low, 0.0), max(high, 0.0), lows, highs, low if low == high else None)
 
 
 def _merged(old: Observed, new: Observed) -> Observed:
+    same = old.lows.shape == new.lows.shape
     return Observed(
         # Not Python's min and max, which may drop a NaN.
         float(np.minimum(old.low, new.low)),
         float(np.maximum(old.high, new.high)),
-        torch.maximum(old.peaks, new.peaks) if old.peaks.shape == new.peaks.shape else new.peaks,
+        torch.minimum(old.lows, new.lows) if same else new.lows,
+        torch.maximum(old.highs, new.highs) if same else new.highs,
         old.constant if old.constant == new.constant else None,
     )

@@ -24,8 +24,11 @@ from edgevit.quant.levels import (
     level_of,
     without_idle_moves,
 )
-from edgevit.quant.observation import Observed
+from edgevit.quant.migration import Reading, migrate
+from edgevit.quant.observation import Observed, sample_rows
 from edgevit.quant.operators import channel_dim, input_of, is_layer, weight_of
+from edgevit.quant.precision import BitWidths
+from edgevit.quant.ranges import SchemeChoice
 from edgevit.quant.running import Runner
 from edgevit.quant.smooth import Smoothing, smooth
 
@@ -35,7 +38,6 @@ aten = torch.ops.aten
 _DAMAGE = 3e-4
 # A layer's output is equalized where that makes its noise at least so many times smaller.
 _WORTH_EQUALIZING = 4.0
-_SMALLEST_PEAK = 1e-4
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,14 @@ class Prepared:
 
 
 def prestep(
-    program: Program, levels: Levels, observed: Mapping[str, Observed], damage: Mapping[str, float]
+    program: Program,
+    levels: Levels,
+    *,
+    observed: Mapping[str, Observed],
+    damage: Mapping[str, float],
+    images: torch.Tensor,
+    bits: BitWidths,
+    scheme: SchemeChoice,
 ) -> Prepared:
     """Smooth and equalize.
 
@@ -65,8 +74,20 @@ def prestep(
         levels: of its operations.
         observed: every value that has a grid.
         damage: of each layer's quantization alone, KL in nats.
+        images: (n, channels, height, width) on which factors are tried; some dozens are enough.
+        bits: of weights and activations.
+        scheme: of activation grids.
     """
-    smoothings = _smoothings(program, levels, observed, damage)
+    readers = _readers(program, levels, damage)
+    rows = sample_rows(program, images, [source.name for source in readers])
+    constants = Runner(program).constants
+    smoothings: dict[str, Smoothing] = {}
+    for source, layers in readers.items():
+        weights = [constants[weight_of(layer).name] for layer in layers]
+        reading = Reading(observed[source.name], rows[source.name], weights)
+        scale = migrate(reading, bits, scheme, free=_is_free(source, layers))
+        if scale is not None:
+            smoothings[source.name] = Smoothing(source.name, scale, tuple(layer.name for layer in layers))
     worth = [
         node.name
         for node in program.graph.nodes
@@ -85,32 +106,24 @@ def prestep(
     return Prepared(program, without_idle_moves(program.graph, levels), smoothed, tuple(worth))
 
 
-def _smoothings(
-    program: Program, levels: Levels, observed: Mapping[str, Observed], damage: Mapping[str, float]
-) -> dict[str, Smoothing]:
-    constants = Runner(program).constants
+def _readers(program: Program, levels: Levels, damage: Mapping[str, float]) -> dict[Node, list[Node]]:
+    """The activations that can be smoothed, where it is free or could be worth its cost, and their layers."""
     readers: dict[Node, list[Node]] = {}
     for node in program.graph.nodes:
         if is_layer(node) and node.target is aten.linear.default and level_of(node, levels) >= Level.INPUTS:
             readers.setdefault(input_of(node), []).append(node)
-    found: dict[str, Smoothing] = {}
-    for source, layers in readers.items():
-        free = is_call(source, {aten.layer_norm.default}) and set(source.users) == set(layers)
-        harmful = max(damage.get(layer.name, 0.0) for layer in layers) >= _DAMAGE
-        last = channel_dim(source, source.meta["val"].dim()) == -1
-        if gives_integers(source, levels) or not last or not (free or harmful):
-            continue
-        weights = [constants[weight_of(layer).name] for layer in layers]
-        scale = _smooth_scale(observed[source.name].peaks, weights)
-        found[source.name] = Smoothing(source.name, scale, tuple(layer.name for layer in layers))
-    return found
+    return {
+        source: layers
+        for source, layers in readers.items()
+        if not gives_integers(source, levels)
+        and channel_dim(source, source.meta["val"].dim()) == -1
+        and (_is_free(source, layers) or max(damage.get(layer.name, 0.0) for layer in layers) >= _DAMAGE)
+    }
 
 
-def _smooth_scale(peaks: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
-    """SmoothQuant's factor (eq. 4, alpha one half): the range is shared evenly by activation and weight."""
-    columns = torch.stack([weight.abs().amax(dim=0) for weight in weights]).amax(dim=0)
-    scale = (columns.clamp_min(_SMALLEST_PEAK) / peaks.clamp_min(_SMALLEST_PEAK)).sqrt()
-    return scale / scale.max()
+def _is_free(source: Node, layers: list[Node]) -> bool:
+    """Whether a layer norm can take up the factor."""
+    return is_call(source, {aten.layer_norm.default}) and set(source.users) == set(layers)
 
 
 def _gain(peaks: torch.Tensor) -> float:

@@ -43,7 +43,7 @@ from edgevit.quant.sensitivity import LayerSensitivity, outliers, sensitivities
 from edgevit.quant.simulation import Simulation
 from edgevit.quant.widening import Widening
 
-_SENSITIVITY_IMAGES = 32
+_SENSITIVITY_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,15 @@ def _sensitivity(draft: _Draft, calibration: Calibration) -> tuple[LayerSensitiv
 def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> None:
     """Smooth and equalize, and look again at what changed by it."""
     damage = {item.layer: item.divergence for item in draft.sensitivity}
-    found = prestep(draft.program, draft.levels, draft.observed, damage)
+    found = prestep(
+        draft.program,
+        draft.levels,
+        observed=draft.observed,
+        damage=damage,
+        images=calibration.images[:_SENSITIVITY_IMAGES],
+        bits=bit_widths(options.precision),
+        scheme=options.scheme,
+    )
     if found.program is draft.program:
         return
     draft.program, draft.levels = found.program, dict(found.levels)

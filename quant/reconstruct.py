@@ -22,6 +22,8 @@ from edgevit.quant.simulation import Simulation
 
 # Images on which the importance of outputs is measured.
 _IMPORTANCE_IMAGES = 64
+# Images on which a block's damage is.
+_DAMAGE_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,14 @@ class BlockResult:
 
     Attributes:
         block: its name.
+        damage: KL in nats from the float predictions when the block alone is quantized, before it learns.
         before: squared error of its outputs, weighted by importance, relative to their size, at the start.
-        after: the same with what was learned; what made it no better was taken back.
+        after: the same with what was learned; what made it no better was taken back, and a block that does
+            too little damage learns nothing.
     """
 
     block: str
+    damage: float
     before: float
     after: float
 
@@ -88,8 +93,9 @@ class Reconstruction:
         block, options = self.blocks[index], self.options
         learnable = self._learnable[index]
         before, start = self._block_error(block, targets), learnable.copied()
-        if not start:
-            return BlockResult(block.name, before, before)
+        damage = self._damage(index)
+        if not start or damage < options.worth:
+            return BlockResult(block.name, damage, before, before)
         generator = torch.Generator(self.images.device).manual_seed(options.seed * 1000 + index)
         count = min(options.batch, len(self.images))
 
@@ -98,7 +104,8 @@ class Reconstruction:
             given = {name: self._mixed(name, rows, generator) for name in block.inputs}
             found = self._run(given, block.outputs, quantized=True)
             local = self._error(found, {name: value[rows] for name, value in targets.items()})
-            return [local, self._error_behind(index, found, rows)] if options.global_images else [local]
+            behind = rows[: options.global_images]
+            return [local, self._divergence_behind(index, found, behind)] if len(behind) else [local]
 
         learn(learnable, losses, options)
         after = self._block_error(block, targets)
@@ -106,7 +113,18 @@ class Reconstruction:
         if not after < before:
             learnable.restore(start)
             after = before
-        return BlockResult(block.name, before, after)
+        return BlockResult(block.name, damage, before, after)
+
+    def _damage(self, index: int) -> float:
+        """KL of the predictions when the block alone is quantized."""
+        block, result = self.blocks[index], 0.0
+        count = min(_DAMAGE_IMAGES, len(self.images))
+        with torch.no_grad():
+            for rows in batches(torch.arange(count)):
+                given = {name: self._float[name][rows] for name in block.inputs}
+                found = self._run(given, block.outputs, quantized=True)
+                result += len(rows) * float(self._divergence_behind(index, found, rows))
+        return result / count
 
     def _all(
         self, values: Values, wanted: Sequence[str], *, quantized: bool, inputs: Sequence[str] | None = None
@@ -149,9 +167,14 @@ class Reconstruction:
         keep = torch.rand(quantized.shape, generator=generator) >= self.options.drop
         return torch.where(keep, quantized, plain)
 
-    def _error_behind(self, index: int, found: Values, rows: torch.Tensor) -> torch.Tensor:
-        """KL of the predictions when everything behind the block is float."""
-        rows = rows[: self.options.global_images]
+    def _divergence_behind(self, index: int, found: Values, rows: torch.Tensor) -> torch.Tensor:
+        """KL of the predictions when everything behind the block is float.
+
+        Args:
+            index: of the block.
+            found: its outputs, of the images of the rows and perhaps of others behind them.
+            rows: which images.
+        """
         given: Values = {}
         for name in self._crossing(index):
             given[name] = found[name][: len(rows)] if name in found else self._float[name][rows]

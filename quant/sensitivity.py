@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.progress import track
@@ -15,7 +17,7 @@ from edgevit.quant.grids import quantize_bias
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import Level, gives_integers, level_of
 from edgevit.quant.operators import bias_of, input_of, is_layer, layer_of, module_path, weight_of
-from edgevit.quant.running import Override, Runner, batches
+from edgevit.quant.running import Override, Runner, Values, batches
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ def sensitivities(
     """
     runner = Runner(program)
     layers = [node for node in program.graph.nodes if is_layer(node) and node.name in quantization.weights]
+    parts = list(batches(images))
     with torch.no_grad():
-        reference = _logits(runner, images, {})
-        return tuple(
-            _sensitivity(runner, node, quantization, images, reference)
-            for node in track(layers, "measuring sensitivity", len(layers))
-        )
+        found = [
+            _part(runner, layers, quantization, part)
+            for part in track(parts, "measuring sensitivity", len(parts))
+        ]
+    weights = [len(part) for part in parts]
+    return tuple(_mean(items, weights) for items in zip(*found, strict=True))
 
 
 def divergence(reference: torch.Tensor, logits: torch.Tensor) -> float:
@@ -71,33 +75,71 @@ def changed(reference: torch.Tensor, logits: torch.Tensor) -> float:
     return 100.0 * float((reference.argmax(-1) != logits.argmax(-1)).float().mean())
 
 
-def outliers(found: Sequence[LayerSensitivity], *, share: float = 0.25, least: float = 0.01) -> list[str]:
-    """The layers that hold most of the damage: each more than `share` of what it and all below it do.
+def outliers(
+    found: Sequence[LayerSensitivity],
+    *,
+    share: float = 0.25,
+    least: float = 1e-3,
+    budget: float = 3e-3,
+    few: float = 0.1,
+) -> list[str]:
+    """The layers that do most of the damage, the worst first.
 
-    Of as few layers as could share the damage evenly with that much for each, none stands out.
+    Each one more than `share` of what it and all below it do: of as few layers as could share the damage
+    evenly with that much for each, none stands out. And where that takes no more than `few` of all layers:
+    as many as leave no more than `budget` to the others.
 
     Args:
         found: of every layer.
         share: 0 to 1.
-        least: a divergence, in nats, below which nothing is an outlier.
+        least: a divergence, in nats, below which no share is too much.
+        budget: a divergence, in nats, that changes the class of an image or two in a hundred.
+        few: 0 to 1, of the number of layers.
     """
     ranked = sorted(found, key=lambda item: -item.divergence)
-    names: list[str] = []
+    rest = [sum(other.divergence for other in ranked[index:]) for index in range(len(ranked) + 1)]
+    count = 0
     for index, item in enumerate(ranked):
-        rest = sum(other.divergence for other in ranked[index:])
         too_few = len(ranked) - index <= 1 / share
-        if too_few or item.divergence <= least or item.divergence <= share * rest:
+        if too_few or item.divergence <= least or item.divergence <= share * rest[index]:
             break
-        names.append(item.layer)
-    return names
+        count += 1
+    enough = next(index for index, left in enumerate(rest) if left <= budget)
+    return [item.layer for item in ranked[: max(count, enough if enough <= few * len(ranked) else 0)]]
 
 
-def _sensitivity(
-    runner: Runner, node: Any, quantization: Quantization, images: torch.Tensor, reference: torch.Tensor
-) -> LayerSensitivity:
-    logits = _logits(runner, images, {node.name: quantized_layer(node, quantization)})
-    return LayerSensitivity(
-        node.name, module_path(node), divergence(reference, logits), changed(reference, logits)
+def _part(
+    runner: Runner, layers: Sequence[Node], quantization: Quantization, images: torch.Tensor
+) -> list[LayerSensitivity]:
+    """Every layer's sensitivity on one batch; what lies before a layer is computed once."""
+    result = runner.results[0]
+    reference = runner.run({runner.image: images}, [result])[result]
+    values: Values = {runner.image: images}
+    found = []
+    for node in layers:
+        values = runner.run(values, _alive(runner, node))
+        overrides = {node.name: quantized_layer(node, quantization)}
+        logits = runner.run(values, [result], overrides=overrides)[result]
+        shift, other = divergence(reference, logits), changed(reference, logits)
+        found.append(LayerSensitivity(node.name, module_path(node), shift, other))
+    return found
+
+
+def _alive(runner: Runner, node: Node) -> list[str]:
+    """The image, and what is computed before a node and read by it or by what comes later."""
+    before = list(takewhile(lambda other: other is not node, runner.graph.nodes))
+    past = set(before)
+    computed = [other for other in before if other.op == "call_function"]
+    return [runner.image, *(other.name for other in computed if not past.issuperset(other.users))]
+
+
+def _mean(items: Sequence[LayerSensitivity], weights: Sequence[int]) -> LayerSensitivity:
+    """One layer's sensitivity over batches of so many images."""
+    total = sum(weights)
+    return replace(
+        items[0],
+        divergence=sum(w * item.divergence for item, w in zip(items, weights, strict=True)) / total,
+        changed=sum(w * item.changed for item, w in zip(items, weights, strict=True)) / total,
     )
 
 
@@ -123,10 +165,3 @@ def quantized_layer(node: Any, quantization: Quantization) -> Override:
         return result if after is None else after.quantize(result)
 
     return compute
-
-
-def _logits(runner: Runner, images: torch.Tensor, overrides: dict[str, Override]) -> torch.Tensor:
-    result = runner.results[0]
-    return torch.cat(
-        [runner.run({runner.image: part}, [result], overrides=overrides)[result] for part in batches(images)]
-    )

@@ -40,6 +40,7 @@ from tests.test_cli import ROOT, refused
 
 pytest.importorskip("onnxruntime")
 
+WRITTEN = ["y.compress.html", "y.compress.json", "y.pt2", "y.recipe.yaml"]
 QUICK = ("--iterations", "2", "--quiet")
 DEFAULTS = QuantizeRecipe()
 OPTIONS = {option.name: option for option in command_module.command.params}
@@ -78,20 +79,22 @@ def same(one: Program, other: Program) -> bool:
 
 
 def placed(levels: dict[str, Level] | None = None, ratio: float = 0.8) -> MeasuredPlacement:
-    candidate = Candidate("linear on 16 tokens", 1, "INPUTS", ratio)
+    candidate = Candidate("linear on 16 tokens", 1, "INPUTS", ratio, chosen=True)
     return MeasuredPlacement("onnx", 1.0, (candidate,), ratio, levels or {"linear": Level.INPUTS})
 
 
 class TestResults:
-    def test_three_files_are_written_and_nothing_else(self, tiny_pt2, image_folder, out, capsys):
+    def test_four_files_are_written_and_nothing_else(self, tiny_pt2, image_folder, out, capsys):
         program = compressed(tiny_pt2, image_folder, out, "--quantize", "w8a8", *PLACED)
-        assert sorted(path.name for path in out.iterdir()) == ["y.compress.json", "y.pt2", "y.recipe.yaml"]
+        assert sorted(path.name for path in out.iterdir()) == WRITTEN
         assert is_quantized(program)
         printed = capsys.readouterr()
         assert printed.err == ""
         assert "onnx: 0.50x the latency of float on one thread, 0.25x its size" in printed.out
         assert "points on 12 images" in printed.out
-        assert printed.out.splitlines()[-1].startswith(f"next: edgevit export {out / 'y.pt2'} --to onnx -o ")
+        *_, hint, report = printed.out.splitlines()
+        assert hint.startswith(f"next: edgevit export {out / 'y.pt2'} --to onnx -o ")
+        assert report == f"report: {out / 'y.compress.html'}"
 
     def test_measured_by_default_and_the_recipe_says_what_was_chosen(self, tiny_pt2, image_folder, out):
         options = ("--quantize", "w8a8", "--method", "minmax", "--force", "--quiet")
@@ -159,7 +162,7 @@ class TestResults:
 
     def test_sixteen_bits_come_with_the_opset_that_has_them(self, tiny_pt2, image_folder, out, capsys):
         compressed(tiny_pt2, image_folder, out, "--quantize", "w8a16", *PLACED)
-        assert "--opset 23" in capsys.readouterr().out.splitlines()[-1]
+        assert "--opset 23" in capsys.readouterr().out.splitlines()[-2]
 
     def test_layers_that_fell_back_to_16_bits_are_named(
         self, tiny_pt2, image_folder, out, capsys, monkeypatch
@@ -225,7 +228,7 @@ class TestResults:
         recipe = QuantizeRecipe(method="minmax", placement="full", exclude=("head",))
         result = edgevit.compress(tiny_program, calib=image_folder, output=out / "y.pt2", recipe=recipe)
         assert isinstance(result, CompressResult)
-        assert (result.path, result.recipe) == (out / "y.pt2", out / "y.recipe.yaml")
+        assert [result.page, result.report, result.path, result.recipe] == [out / name for name in WRITTEN]
         assert "linear_1" not in result.quantization.levels
         assert edgevit.quantize is quantize
 
@@ -295,7 +298,7 @@ class TestInterrupted:
             patched.setattr(reconstruct, "learn", lambda *_: pytest.fail("learned again"))
             goes_on = compress(tiny_program, **options)
         assert len(once) == 1
-        assert sorted(path.name for path in out.iterdir()) == ["y.compress.json", "y.pt2", "y.recipe.yaml"]
+        assert sorted(path.name for path in out.iterdir()) == WRITTEN
         whole = compress(tiny_program, **{**options, "output": out / "z.pt2"})
         assert same(Program.load(goes_on.path), Program.load(whole.path))
         assert goes_on.placement == whole.placement
@@ -456,7 +459,7 @@ class TestMistakes:
         sentence = refused(capsys, 2, *arguments, tmp_path / "y.onnx")
         assert "y.onnx must end in .pt2" in sentence
 
-    @pytest.mark.parametrize("name", ["y.pt2", "y.recipe.yaml", "y.compress.json"])
+    @pytest.mark.parametrize("name", WRITTEN)
     def test_an_output_that_is_there(self, capsys, tiny_pt2, image_folder, out, name):
         out.mkdir()
         (out / name).write_text("mine")

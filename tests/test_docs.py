@@ -74,8 +74,9 @@ def test_doctests():
         "edgevit.profiling.latency",
         "edgevit.profiles.schema",
         "edgevit.report.charts",
+        "edgevit.report.compression",
         "edgevit.report.figures",
-        "edgevit.report.html",
+        "edgevit.report.pages",
     ):
         result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
         failed, attempted = failed + result.failed, attempted + result.attempted

@@ -15,7 +15,8 @@ from edgevit.errors import CheckFailedError, EdgevitError
 from edgevit.export import export, open_artefact, verify
 from edgevit.export.metadata import CARD_KEY, METADATA_FILE, Metadata
 from edgevit.export.onnx import OnnxArtefact, to_onnx
-from edgevit.export.onnx.contest import Timing, is_clearly_faster
+from edgevit.export.onnx.contest import is_clearly_faster
+from edgevit.export.timing import Timing
 from edgevit.export.verify import TOLERANCES
 from edgevit.extras import version_of
 from edgevit.files import sha256_of

@@ -62,19 +62,19 @@ class TestGains:
         sizes = {
             node.name: weight_of(node).meta["val"].numel() for node in prepared.graph.nodes if is_layer(node)
         }
-        candidate = Candidate("all", len(sizes), "INPUTS", 0.9)
+        candidate = Candidate("all", len(sizes), "INPUTS", 0.9, chosen=True)
         placement = MeasuredPlacement("onnx", 2.0, (candidate,), 0.9, dict.fromkeys(sizes, INPUTS))
         whole = sum(sizes.values())
         wanted = {name: pytest.approx(0.1 * 2.0 * size / whole) for name, size in sizes.items()}
         assert layer_gains(tiny_program, placement) == wanted
 
     def test_a_layer_that_stays_float_has_none(self, tiny_program):
-        candidate = Candidate("linear on 16 tokens", 1, "INPUTS", 0.8)
+        candidate = Candidate("linear on 16 tokens", 1, "INPUTS", 0.8, chosen=True)
         placement = MeasuredPlacement("onnx", 2.0, (candidate,), 0.8, {"linear": INPUTS})
         assert layer_gains(tiny_program, placement) == {"linear": pytest.approx(0.4)}
 
     def test_a_saving_within_the_noise_counts_as_the_smallest_that_is_not(self, tiny_program):
-        candidate = Candidate("linear on 16 tokens", 1, "INPUTS", 1.3)
+        candidate = Candidate("linear on 16 tokens", 1, "INPUTS", 1.3, chosen=True)
         placement = MeasuredPlacement("onnx", 2.0, (candidate,), 1.3, {"linear": INPUTS})
         assert layer_gains(tiny_program, placement) == {"linear": pytest.approx(0.01)}
 
@@ -123,6 +123,7 @@ class TestChoosing:
         found = measure_placement(tiny_program, to="onnx", bits=W8A8)
         assert left == []
         assert [item.ratio for item in found.candidates] == [1.1, 0.8, 0.9, 0.99, 1.0]
+        assert [item.chosen for item in found.candidates] == [False, True, False, True, False]
         assert found.ratio == 0.7
         assert found.pays
         layers = [n.name for n in prepare_for_export(tiny_program).graph.nodes if is_layer(n)]
@@ -199,7 +200,11 @@ class TestRefusals:
 
 class TestUnfinished:
     FOUND = MeasuredPlacement(
-        "onnx", 1.5, (Candidate("linear on 16 tokens", 2, "INPUTS", 0.9),), 0.9, {"a": INPUTS, "b": INTEGER}
+        "onnx",
+        1.5,
+        (Candidate("linear on 16 tokens", 2, "INPUTS", 0.9, chosen=True),),
+        0.9,
+        {"a": INPUTS, "b": INTEGER},
     )
 
     def test_what_was_measured_is_read_as_it_was(self, tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevit.errors import EdgevitError
+from edgevit.graph.capture import capture
 from edgevit.graph.card import Card, Step
 from edgevit.graph.program import Program, run_in_batches
 from tests.conftest import LABELS, tiny_model
@@ -39,6 +40,27 @@ def test_saving_and_loading_is_identity(tiny_program, tmp_path):
         == tiny_program.parameter_count
         == sum(p.numel() for p in tiny_model().parameters())
     )
+
+
+class Tied(torch.nn.Module):
+    """Two linears with one weight, one of them under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.again = torch.nn.Linear(12, 12)
+        self.second = torch.nn.Linear(12, 12)
+        self.second.weight = self.first.weight
+        self.head = torch.nn.Linear(12, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(self.second(self.first(image.flatten(1)))))
+
+
+def test_a_parameter_that_modules_share_is_counted_once(tmp_path):
+    program = capture(Tied(), input_size=(2, 2), mean=(0.5,) * 3, std=(0.5,) * 3, labels=LABELS, name="tied")
+    expected = 12 * 12 + 12 + 12 + 3 * 12 + 3
+    assert program.parameter_count == expected
+    assert Program.load(program.save(tmp_path / "tied.pt2")).parameter_count == expected
 
 
 def test_a_saved_program_names_no_path_of_the_machine(tiny_pt2):

@@ -20,7 +20,7 @@ from benchmarks.quantization_measure import (
     TfliteRunner,
     measure,
     open_runner,
-    time_in_turns,
+    time_runners,
 )
 from benchmarks.quantization_peers import PEERS, Peer, quantize
 
@@ -140,7 +140,7 @@ class Counter:
 
 def test_every_turn_has_one_run_that_is_not_counted(images):
     runners = [Counter(), Counter()]
-    timings = time_in_turns(runners, images[:1], runs=4)
+    timings = time_runners(runners, images[:1], runs=4)
     assert [len(timing.samples) for timing in timings] == [4, 4]
     assert [(runner.loaded, runner.invoked) for runner in runners] == [(1, 2 * (WARM_UP + 4))] * 2
 

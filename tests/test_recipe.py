@@ -88,6 +88,29 @@ def test_options_are_refused_by_the_name_they_have_on_the_command_line(options, 
     assert str(refusal.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"images": 0}, "QuantizeRecipe: images: must be at least 1, not 0"),
+        ({"max_drop": float("nan")}, "QuantizeRecipe: max_drop: must be a finite number, not NaN"),
+        ({"precision": 8}, "QuantizeRecipe: precision: must be text (in quotes), not 8"),
+        ({"exclude": ("head", "")}, 'QuantizeRecipe: exclude[1]: must be some text on one line, not ""'),
+        ({"layers": {"a": "int"}}, 'QuantizeRecipe: layers.a: "int" is not one of the choices; '),
+        ({"exclud": ("head",)}, 'QuantizeRecipe: exclud: unknown key; did you mean "exclude"'),
+    ],
+)
+def test_a_recipe_built_with_a_mistake_is_refused_in_a_sentence(options, sentence):
+    with pytest.raises(EdgevitError) as refusal:
+        QuantizeRecipe(**options)
+    assert str(refusal.value).startswith(sentence)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_recipe_out_of_something_else_is_refused_in_a_sentence():
+    with pytest.raises(EdgevitError, match="^QuantizeRecipe: must be a mapping of keys to values, not 5$"):
+        Recipe(quantize=5)
+
+
 def test_a_recipe_does_not_change():
     with pytest.raises(ValidationError):
         QuantizeRecipe().precision = "w4a4"

@@ -5,13 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import itertools
-import json
 import re
-import shutil
-import subprocess
 from html import escape
-from html.parser import HTMLParser
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-import edgevit.report
 from edgevit.export.placement import BackendPlacement, Fallback, KindCount, Placement
 from edgevit.export.verify import OutputParity
 from edgevit.profiling.latency import LatencyProfile
@@ -34,18 +28,19 @@ from edgevit.report.document import (
     Report,
     StageSection,
 )
-from edgevit.report.html import parity_words, render, utc, verdict, worst
-
-CSS = (Path(edgevit.report.__file__).parent / "report.css").read_text(encoding="utf-8")
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '"onerror="alert(1)',
-    "'><img src=x onerror=alert(1)>",
-    "</title></style><b>",
-    "{{ 7 * 7 }}",
-    "</bdi>&lt;--",
-    "\u202egnp.exe",
+from edgevit.report.html import parity_words, render, verdict, worst
+from edgevit.report.pages import utc
+from tests.pages import (
+    ADDED,
+    CSS,
+    HOSTILE,
+    LONG,
+    WIDTHS,
+    Page,
+    addresses_asked_for,
+    browse,
+    in_browser,
+    widths_in_browser,
 )
 
 PASSED = OutputParity("logits", 1.4e-6, 1.3e-6, 0.9999999, 115.7, 100.0, 1e-5, passed=True)
@@ -215,8 +210,6 @@ def hostile_report():
     return with_data(report, folder=HOSTILE[0], classes=HOSTILE[1], skipped=HOSTILE)
 
 
-LONG = "a" * 300 + " " + "word " * 60
-
 VARIANTS = {
     "plain": a_report(),
     "hostile": hostile_report(),
@@ -240,42 +233,6 @@ VARIANTS = {
     "few classes": with_model(a_report(), classes=5, licence=None, weights="random"),
     "one run": a_report(artefacts=(an_artefact(latency=a_latency(samples_ms=(5.0,), warm_up_ms=())),)),
 }
-
-
-class Page(HTMLParser):
-    """What an HTML page holds, and every tag that does not fit."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.stack, self.faults, self.tags, self.attributes, self.pieces = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        self.faults += [f"<{tag}> is never closed" for tag in self.stack]
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in self.VOID:
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag):
-        if self.stack and self.stack[-1] == tag:
-            self.stack.pop()
-        else:
-            self.faults.append(f"</{tag}> inside {self.stack[-3:]} at {self.getpos()}")
-
-    def handle_data(self, data):
-        if "style" not in self.stack:
-            self.pieces.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.pieces).split())
-
-    def values(self, name):
-        return [value for _, key, value in self.attributes if key == name]
 
 
 def text_of(report, pictures=24):
@@ -706,46 +663,6 @@ def test_ticks_are_few_even_and_inside(low, width):
 
 # --- in a browser -------------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-def browse(page, folder, *flags):
-    """Open a page in a fresh headless Chromium; what it printed, and what its console said."""
-    result = subprocess.run(
-        [
-            str(CHROMIUM),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--hide-scrollbars",
-            "--enable-logging=stderr",
-            # The browser would like to tell its makers that it runs.
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={folder / 'profile'}",
-            *flags,
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-    return result.stdout, console
-
-
-def addresses_asked_for(net_log):
-    """Every address outside the page that it, not the browser on its own account, asked for."""
-    events = json.loads(net_log.read_text(encoding="utf-8"))["events"]
-    started = [event["params"] for event in events if "initiator" in event.get("params", {})]
-    return {params["url"] for params in started if params["initiator"] != "not an origin"}
-
 
 @pytest.fixture
 def page_file(tmp_path):
@@ -763,9 +680,6 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(page_file, tmp_path)
     assert addresses_asked_for(net_log) == set()
     assert page.faults == []
     assert page.text == text_of(VARIANTS["several"])
-
-
-ADDED = '<img src="http://127.0.0.1:9/x.png"><script>document.body.id = "changed"</script></body>'
 
 
 @in_browser
@@ -802,17 +716,4 @@ def test_the_page_follows_the_readers_light_or_dark_setting(page_file, tmp_path)
 @in_browser
 @pytest.mark.parametrize("variant", ["several", "long names", "hostile"])
 def test_nothing_sticks_out_of_a_narrow_or_a_wide_window(variant, tmp_path):
-    widths = (360, 600, 800, 1000, 1400)
-    page = escape(rendered(VARIANTS[variant]))
-    frame = f'<iframe style="width:{{}}px;border:0" srcdoc="{page}"></iframe>'
-    frames = "".join(frame.replace("{}", str(width)) for width in widths)
-    measure = (
-        "onload = () => document.title = [...document.querySelectorAll('iframe')]"
-        ".map(frame => frame.contentDocument.documentElement.scrollWidth).join(' ')"
-    )
-    outer = tmp_path / "outer.html"
-    outer.write_text(f"<!DOCTYPE html><title></title>{frames}<script>{measure}</script>", encoding="utf-8")
-    dom, _ = browse(outer, tmp_path, "--dump-dom")
-    found = re.search(r"<title>([\d ]+)</title>", dom)
-    assert found is not None
-    assert tuple(map(int, found[1].split())) == widths  # as wide as the window: nothing to scroll to
+    assert widths_in_browser(rendered(VARIANTS[variant]), tmp_path) == WIDTHS

@@ -137,6 +137,7 @@ def print_result(result: CompressResult) -> None:
     has_int16 = found.options.precision.endswith("a16") or found.widened
     opset = " --opset 23" if to == "onnx" and has_int16 else ""
     click.echo(f"next: edgevit export {result.path} --to {to}{opset} -o {result.path.with_suffix('')}-{to}")
+    click.echo(f"report: {result.page}")
 
 
 def _layers(count: int) -> str:

@@ -94,8 +94,9 @@ class Program:
 
     @property
     def parameter_count(self) -> int:
-        """Trainable values, shared ones counted once."""
-        return sum(tensor.numel() for tensor in self.exported.parameters())
+        """Trainable values; a parameter that modules share is counted once."""
+        # An export has such a parameter under the name that each module gives it.
+        return sum({tensor.data_ptr(): tensor.numel() for tensor in self.exported.parameters()}.values())
 
     def run(self, images: Array) -> list[Array]:
         """Run prepared images, any number of them, without gradients.

@@ -47,13 +47,16 @@ class Candidate:
         region: its kind and resolution, in words.
         layers: how many it has.
         level: "INPUTS" or "INTEGER".
-        ratio: time of the whole artefact with this region quantized, relative to the float one.
+        ratio: time of the whole artefact with this region quantized, relative to the float one; what the
+            borders of the region cost is in it.
+        chosen: whether the chosen placement has the region at this level.
     """
 
     region: str
     layers: int
     level: str
     ratio: float
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,11 @@ def measure_placement(
             format=to,
             float_ms=bench.float_ms,
             candidates=tuple(
-                Candidate(name, len(regions[name]), level.name, ratio)
-                for (name, level), ratio in ratios.items()
+                # All layers of a region have one level.
+                Candidate(
+                    name, len(regions[name]), level.name, taken, chosen=best.get(regions[name][0]) is level
+                )
+                for (name, level), taken in ratios.items()
             ),
             ratio=ratio,
             levels=best,
@@ -277,6 +283,6 @@ def _region(node: Node) -> str:
 
 def _with_levels(program: Program, levels: Levels, bits: BitWidths) -> Program:
     """Quantized with made-up ranges."""
-    anything = Observed(-4.0, 4.0, torch.ones(1))
+    anything = Observed(-4.0, 4.0, -torch.ones(1), torch.ones(1))
     observed = {name: anything for group in groups(program.graph, levels) for name in group.values}
     return insert_quantizers(program, start(program, levels, observed, bits))

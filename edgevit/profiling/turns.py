@@ -1,30 +1,25 @@
-"""Several artefacts timed in turns, so that whatever else the machine does slows all of them."""
+"""Several artefacts timed in turns, each in its own runtime on one thread."""
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgevit.errors import EdgevitError
+from edgevit.export.timing import PROCESSOR_TIME, Run, time_in_turns
 
 _WARM_UP = 3
 # Timed for so long each, and so many runs at least: a short run is decided by chance.
 _SECONDS = 0.8
-_RUNS = 20
-
-Run = Callable[[], object]
+_RUNS = 40
 
 
 def medians_in_turns(paths: Sequence[Path], *, seconds: float = _SECONDS) -> list[float]:
     """Median milliseconds of processor time of one run of each file, on one thread.
-
-    Processor time and not the clock's: with one thread the two are equal on an idle machine, and on a
-    busy one the clock also counts the others' work. The order is drawn anew every round.
 
     Args:
         paths: ``.onnx`` or ``.tflite`` files of one float32 image input; a dynamic batch is one image.
@@ -33,17 +28,18 @@ def medians_in_turns(paths: Sequence[Path], *, seconds: float = _SECONDS) -> lis
     # Opened once in this order and once in reverse: what is opened later runs some percent faster.
     forward = [_opened(path) for path in paths]
     backward = [_opened(path) for path in reversed(paths)][::-1]
-    samples: list[list[float]] = [[] for _ in paths]
-    order = np.random.default_rng(0)
-    while len(samples[0]) < 2 * (_WARM_UP + _RUNS) or min(map(sum, samples)) < 1000 * seconds:
-        for index in order.permutation(len(paths)):
-            for run in (forward[index], backward[index]):
-                # A device runs one model again and again: its caches hold that model, not another's weights.
-                run()
-                started = time.process_time_ns()
-                run()
-                samples[index].append((time.process_time_ns() - started) / 1e6)
-    return [statistics.median(taken[2 * _WARM_UP :]) for taken in samples]
+    timings = time_in_turns(
+        [*forward, *backward],
+        clock=PROCESSOR_TIME,
+        warm_up=_WARM_UP,
+        rounds=_RUNS // 2,
+        seconds=seconds / 2,
+        settle=True,
+    )
+    return [
+        statistics.median(one.samples + other.samples)
+        for one, other in zip(timings[: len(paths)], timings[len(paths) :], strict=True)
+    ]
 
 
 def _opened(path: Path) -> Run:
@@ -54,15 +50,9 @@ def _opened(path: Path) -> Run:
 
 
 def _onnx(path: Path) -> Run:
-    import onnxruntime
+    from edgevit.export.onnx.contest import onnx_run
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    image = session.get_inputs()[0]
-    feed = {image.name: _noise([size if isinstance(size, int) else 1 for size in image.shape])}
-    return lambda: session.run(None, feed)
+    return onnx_run(path, threads=1)
 
 
 def _tflite(path: Path) -> Run:
@@ -70,10 +60,7 @@ def _tflite(path: Path) -> Run:
 
     interpreter: Any = TfliteArtefact.open(path, threads=1).interpreter
     image = interpreter.get_input_details()[0]
-    interpreter.set_tensor(image["index"], _noise(list(image["shape"])).astype(image["dtype"]))
+    noise = np.random.default_rng(0).standard_normal(list(image["shape"]), dtype=np.float32)
+    interpreter.set_tensor(image["index"], noise.astype(image["dtype"]))
     run: Run = interpreter.invoke
     return run
-
-
-def _noise(shape: list[int]) -> Any:
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)

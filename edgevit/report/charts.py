@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from edgevit.profiling.latency import histogram
-from edgevit.report.figures import NBSP, counted, digits, milliseconds, percent, points, seconds
+from edgevit.report.figures import NBSP, TIMES, counted, digits, milliseconds, percent, points, seconds
 
 # A row of a bar chart: a line of text, the bar under it, air before the next.
 _ROW, _BAR_TOP, _BAR = 46, 22, 8
@@ -203,10 +203,21 @@ def timeline(stages: Sequence[tuple[str, float]]) -> Markup:
 
 def size_bars(files: Sequence[tuple[str, int, str]]) -> Markup:
     """Files by size: (name, bytes, size in words)."""
-    scale = Scale(0, max((size for _, size, _ in files), default=0))
-    rows = [_bar_row(index, name, words, scale, (0, size)) for index, (name, size, words) in enumerate(files)]
-    spoken = ", ".join(f"{name} {words}" for name, _, words in files)
-    return chart(_rows_height(len(files)), f"Sizes: {spoken}", *rows)
+    return _bars("Sizes", files)
+
+
+def sensitivity_bars(layers: Sequence[tuple[str, float, str]]) -> Markup:
+    """What quantizing each layer alone does: (name, KL divergence in nats, the same in words)."""
+    return _bars("Sensitivity", layers)
+
+
+def _bars(what: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
+    scale = Scale(0, max((value for _, value, _ in rows), default=0))
+    drawn = [
+        _bar_row(index, name, words, scale, (0, value)) for index, (name, value, words) in enumerate(rows)
+    ]
+    spoken = ", ".join(f"{name} {words}" for name, _, words in rows)
+    return chart(_rows_height(len(rows)), f"{what}: {spoken}", *drawn)
 
 
 def taken_bars(backends: Sequence[tuple[str, int, int]]) -> Markup:
@@ -251,17 +262,21 @@ def chance_bar(chance: float, kind: str) -> Markup:
     )
 
 
-# --- accuracy -----------------------------------------------------------------------------------------
+# --- dots ---------------------------------------------------------------------------------------------
 
 
 def accuracy_dots(rows: Sequence[tuple[str, float]]) -> Markup:
     """Accuracy in percent of the model (first) and of each artefact, on an axis that need not begin at 0."""
-    (_, reference), base = rows[0], _ROW * len(rows) - 6
-    scale = accuracy_scale([value for _, value in rows])
-    line = element("line", class_="mark", x1=scale.at(reference), x2=scale.at(reference), y1=26, y2=base)
-    dots = [_dot_row(index, name, value, reference, scale) for index, (name, value) in enumerate(rows)]
-    spoken = ", ".join(f"{name} {percent(value)}" for name, value in rows)
-    return chart(base + _AXIS, f"Top-1 accuracy: {spoken}", line, *dots, *_axis(scale, base, f"{NBSP}%"))
+    (model, reference), *artefacts = rows
+    said = [(model, reference, percent(reference))]
+    said += [(name, value, f"{percent(value)}, {points(value, reference)}") for name, value in artefacts]
+    return _dots("Top-1 accuracy", said, accuracy_scale([value for _, value in rows]), f"{NBSP}%")
+
+
+def time_dots(rows: Sequence[tuple[str, float, str]]) -> Markup:
+    """Times relative to float's: (name, ratio, the ratio in words), float itself first."""
+    values = [value for _, value, _ in rows]
+    return _dots("Time relative to float", rows, Scale(min(values) - 0.05, max(values) + 0.05), TIMES)
 
 
 def accuracy_scale(values: Sequence[float]) -> Scale:
@@ -271,9 +286,17 @@ def accuracy_scale(values: Sequence[float]) -> Scale:
     return Scale(max(0.0, low - margin), min(100.0, high + margin))
 
 
-def _dot_row(index: int, name: str, value: float, reference: float, scale: Scale) -> Markup:
+def _dots(what: str, rows: Sequence[tuple[str, float, str]], scale: Scale, unit: str) -> Markup:
+    """Rows of (name, value, value in words); the first is what the others are compared with."""
+    reference, base = scale.at(rows[0][1]), _ROW * len(rows) - 6
+    line = element("line", class_="mark", x1=reference, x2=reference, y1=26, y2=base)
+    dots = [_dot_row(index, *row, scale) for index, row in enumerate(rows)]
+    spoken = ", ".join(f"{name} {words}" for name, _, words in rows)
+    return chart(base + _AXIS, f"{what}: {spoken}", line, *dots, *_axis(scale, base, unit))
+
+
+def _dot_row(index: int, name: str, value: float, words: str, scale: Scale) -> Markup:
     y = index * _ROW
-    words = percent(value) if index == 0 else f"{percent(value)}, {points(value, reference)}"
     middle = y + _BAR_TOP + _BAR / 2
     return element(
         "g",

@@ -7,6 +7,7 @@ import math
 # Between a figure and its unit, so that no line breaks there.
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 # Two accuracies closer than this print alike.
 _SAME_POINTS = 0.005
@@ -97,6 +98,33 @@ def points(value: float, reference: float) -> str:
         return "no difference"
     sign = MINUS if difference < 0 else "+"
     return f"{sign}{abs(difference):.2f}{NBSP}points"
+
+
+def times(value: float) -> str:
+    """How many times a reference something is.
+
+    >>> times(0.498).replace(TIMES, "x")
+    '0.50x'
+    """
+    return f"{value:.2f}{TIMES}"
+
+
+def two_digits(value: float) -> str:
+    """A divergence or a relative error: they lie orders of magnitude apart.
+
+    >>> two_digits(0.01234), two_digits(1.2e-7)
+    ('0.012', '1.2e-07')
+    """
+    return f"{value:.2g}"
+
+
+def mebibytes(value: float) -> str:
+    """Memory in MiB (2^20 bytes).
+
+    >>> mebibytes(560.4).replace(NBSP, " ")
+    '560 MiB'
+    """
+    return f"{digits(value)}{NBSP}MiB"
 
 
 def size_ratio(size: int, reference: int) -> str:

@@ -1,21 +1,19 @@
-"""The report as one self-contained HTML page."""
+"""The report of a deployment as one self-contained HTML page."""
 
 from __future__ import annotations
 
-import datetime
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgevit.export.placement import Placement
 from edgevit.export.verify import OutputParity
 from edgevit.report import charts, figures
 from edgevit.report.document import ArtefactSection, Report
+from edgevit.report.pages import rendered
 
 _TEMPLATE = "report.html.j2"
 
@@ -55,53 +53,24 @@ class Verdict:
 
 
 def render(report: Report, thumbnails: Mapping[str, str]) -> str:
-    """The page; it refers to nothing outside itself and needs no script.
+    """The page of a deployment.
 
     Args:
         report: what was measured.
         thumbnails: data URIs of small copies of the images that were got wrong, by
             `MistakeSection.file`; the mistakes without one are counted, not shown.
     """
-    shown = [mistake for mistake in report.mistakes if mistake.file in thumbnails]
-    template = _environment().get_template(_TEMPLATE)
-    page = template.render(
+    return rendered(
+        _TEMPLATE,
         report=report,
         verdict=verdict(report.artefacts),
         thumbnails=thumbnails,
-        shown=shown,
+        shown=[mistake for mistake in report.mistakes if mistake.file in thumbnails],
         skipped_shown=report.data.skipped[:_SKIPPED_SHOWN],
         top5=report.model.classes >= _LEAST_CLASSES_FOR_TOP5,
         elsewhere=measured_elsewhere(report),
         size_chart=size_chart(report),
         accuracy_chart=accuracy_chart(report),
-    )
-    # A file name need not be UTF-8; Python keeps such bytes as lone surrogates, which no file can hold.
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-@functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=PackageLoader("edgevit.report", "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        ms=figures.milliseconds,
-        seconds=figures.seconds,
-        megabytes=figures.megabytes,
-        memory=figures.memory,
-        magnitude=figures.magnitude,
-        percent=figures.percent,
-        chance=figures.chance,
-        utc=utc,
-    )
-    environment.globals.update(
-        counted=figures.counted,
-        points=figures.points,
-        size_ratio=figures.size_ratio,
         state=state,
         state_words=STATE_WORDS,
         worst=worst,
@@ -109,13 +78,10 @@ def _environment() -> Environment:
         place=place,
         histogram=histogram_chart,
         warm_up=warm_up_chart,
-        timeline=charts.timeline,
-        chance_bar=charts.chance_bar,
         taken_chart=taken_chart,
         basis_words=BASIS_WORDS,
         fallbacks_shown=_FALLBACKS_SHOWN,
     )
-    return environment
 
 
 # --- verdict ------------------------------------------------------------------------------------------
@@ -170,18 +136,6 @@ def parity_words(output: OutputParity) -> str:
 
 
 # --- words --------------------------------------------------------------------------------------------
-
-
-def utc(created: str) -> str:
-    """An ISO 8601 time as a date and a time of day in UTC.
-
-    >>> utc("2026-03-01T14:05:09+02:00")
-    '2026-03-01 12:05 UTC'
-    """
-    moment = datetime.datetime.fromisoformat(created)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def place(latency: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+
+from edgevit.export.timing import WALL_TIME, Run, Timing, time_in_turns
 
 WARM_UP = 3
 RUNS = 30
@@ -15,59 +15,37 @@ RUNS = 30
 _SMALLEST_GAIN = 0.03
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of the timed runs of one file."""
-
-    samples: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Half of the runs took no longer."""
-        return statistics.median(self.samples)
-
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        """A quarter, and three quarters, of the runs took no longer."""
-        first, _, third = statistics.quantiles(self.samples, n=4)
-        return first, third
-
-
-def time_in_turns(files: list[bytes], *, runs: int = RUNS, threads: int | None = None) -> list[Timing]:
-    """Time serialised models in ONNX Runtime on the CPU, one run of each at a time.
-
-    Taking turns, whatever else the machine does slows all of them. The order is drawn anew every round:
-    the file before has left the caches full of its own weights.
+def time_files(files: Sequence[bytes], *, runs: int = RUNS, threads: int | None = None) -> list[Timing]:
+    """Time serialised models in ONNX Runtime on the CPU, in turns, in wall time: there may be many threads.
 
     Args:
         files: of one image input each; a dynamic batch is run with one image.
         runs: timed runs of each, after `WARM_UP` that are not counted.
         threads: intra-op threads; None leaves it to ONNX Runtime.
     """
-    sessions = [_session(content, threads) for content in files]
-    samples: list[list[float]] = [[] for _ in files]
-    order = np.random.default_rng(0)
-    for _ in range(WARM_UP + runs):
-        for index in order.permutation(len(files)):
-            session, feed = sessions[index]
-            started = time.perf_counter()
-            session.run(None, feed)
-            samples[index].append(1000 * (time.perf_counter() - started))
-    return [Timing(tuple(taken[WARM_UP:])) for taken in samples]
+    opened = [onnx_run(content, threads=threads) for content in files]
+    return time_in_turns(opened, clock=WALL_TIME, warm_up=WARM_UP, rounds=runs)
 
 
-def _session(content: bytes, threads: int | None) -> tuple[Any, dict[str, Any]]:
+def onnx_run(model: bytes | Path, *, threads: int | None) -> Run:
+    """A run of a model on noise, in ONNX Runtime on the CPU.
+
+    Args:
+        model: a file, or its bytes, of one float32 image input; a dynamic batch is one image.
+        threads: intra-op threads; None leaves it to ONNX Runtime.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, bytes) else str(model)
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     image = session.get_inputs()[0]
     shape = [size if isinstance(size, int) else 1 for size in image.shape]
-    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return session, {image.name: noise}
+    feed = {image.name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
+    return lambda: session.run(None, feed)
 
 
 def is_clearly_faster(challenger: Timing, champion: Timing) -> bool:

@@ -165,10 +165,10 @@ def _candidate(program: Program, opset: int, precision: str, optimize: str | Non
 
 def _fastest(program: Program, precision: str) -> _Candidate:
     """Both opsets, the one kept that is faster in ONNX Runtime; the portable one unless it clearly loses."""
-    from edgevit.export.onnx.contest import RUNS, is_clearly_faster, time_in_turns
+    from edgevit.export.onnx.contest import RUNS, is_clearly_faster, time_files
 
     portable, fused = (_candidate(program, opset, precision, None) for opset in (OPSET, ATTENTION_OPSET))
-    timings = time_in_turns([portable.content, fused.content])
+    timings = time_files([portable.content, fused.content])
     winner = fused if is_clearly_faster(timings[1], timings[0]) else portable
     measured: dict[str, JsonValue] = {
         f"opset_{opset}_median_ms": round(timing.median, 3)

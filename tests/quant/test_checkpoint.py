@@ -15,7 +15,7 @@ from tests.quant.test_reconstruct import TwoLayers
 from tests.rewrites.helpers import program_of
 
 PROGRAMS = {model: program_of(seeded(model), SHAPE) for model in (Net, Tokens, TwoLayers)}
-RESULTS = (BlockResult("stem", 0.1 + 0.2, 1 / 3), BlockResult("head", 1e-20, 0.0))
+RESULTS = (BlockResult("stem", 0.25, 0.1 + 0.2, 1 / 3), BlockResult("head", 0.0, 1e-20, 0.0))
 
 
 class StoppedError(Exception):
@@ -143,11 +143,11 @@ def put_other_tensors(path):
 
 
 def put_another_list(path):
-    save_file({"a": torch.zeros(1)}, path, metadata={"version": "1", "run": "run", "blocks": "3"})
+    save_file({"a": torch.zeros(1)}, path, metadata={"version": "2", "run": "run", "blocks": "3"})
 
 
 def put_no_tensors(path):
-    save_file({"a": torch.zeros(1)}, path, metadata={"version": "1", "run": "run", "blocks": "[]"})
+    save_file({"a": torch.zeros(1)}, path, metadata={"version": "2", "run": "run", "blocks": "[]"})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.rewrites.helpers import operators
 
 
 class Mlp(nn.Module):
-    """A convolution to unlike channels, and a feed-forward branch on tokens."""
+    """A convolution to unlike channels, and a feed-forward branch of unlike channels on tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,6 +20,7 @@ class Mlp(nn.Module):
         with torch.no_grad():
             self.stem.weight[1:] *= 0.01
             self.stem.bias[1:] *= 0.01
+            self.expand.weight[0] *= 30
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.norm(self.stem(x).flatten(2).transpose(1, 2))
@@ -33,8 +34,11 @@ def stepped(placement: str, damage: float) -> tuple[object, Prepared]:
     found = prestep(
         program,
         levels,
-        observe(program, images(), names),
-        dict.fromkeys((node.name for node in program.graph.nodes), damage),
+        observed=observe(program, images(), names),
+        damage=dict.fromkeys((node.name for node in program.graph.nodes), damage),
+        images=images(),
+        bits=bit_widths("w8a8"),
+        scheme="auto",
     )
     return program, found
 
@@ -82,6 +86,14 @@ def test_tokens_in_a_grid_are_smoothed_only_where_their_channels_are_known_to_be
     program = prepared(seeded(Grid))
     levels = place(program.graph, "inputs", bit_widths("w8a8"))
     names = [name for group in groups(program.graph, levels) for name in group.values]
-    found = prestep(program, levels, observe(program, images(), names), dict.fromkeys(levels, 1.0))
+    found = prestep(
+        program,
+        levels,
+        observed=observe(program, images(), names),
+        damage=dict.fromkeys(levels, 1.0),
+        images=images(),
+        bits=bit_widths("w8a8"),
+        scheme="auto",
+    )
     assert found.smoothed == (all_named(program, "linear")[1].name,)
     torch.testing.assert_close(logits(found.program), logits(program), rtol=1e-4, atol=1e-5)

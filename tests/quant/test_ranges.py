@@ -20,7 +20,7 @@ PROGRAMS = {model: prepared(seeded(model)) for model in (Net, Tokens, Folded)}
 
 
 def seen(low: float, high: float) -> Observed:
-    return Observed(low, high, torch.ones(1))
+    return Observed(low, high, -torch.ones(1), torch.ones(1))
 
 
 @settings(max_examples=25, deadline=None)

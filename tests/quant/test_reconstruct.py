@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,16 +12,18 @@ from hypothesis import strategies as st
 
 from edgevit.quant import reconstruct
 from edgevit.quant.blocks import find_blocks
+from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import Learnable, LearningOptions
 from edgevit.quant.levels import groups
 from edgevit.quant.reconstruct import Reconstruction, importance, learnables
 from edgevit.quant.running import Runner
+from edgevit.quant.sensitivity import divergence
 from edgevit.quant.simulation import Simulation
 from tests.quant import layers
 from tests.quant.helpers import Folded, Net, Started, Tokens, images, logits, named, prepared, seeded, started
 from tests.quant.test_simulation import same_quantization
 
-QUICK = LearningOptions(iterations=8, batch=8, global_images=4)
+QUICK = LearningOptions(worth=0.0, iterations=8, batch=8, global_images=4)
 
 
 class TwoLayers(torch.nn.Sequential):
@@ -62,9 +65,34 @@ def test_no_block_is_made_worse_and_each_is_reported_in_order(model, placement, 
         assert math.isfinite(result.before)
 
 
+def test_a_block_that_does_no_damage_learns_nothing():
+    found = started(PROGRAMS[TwoLayers], "inputs", "w4a4")
+    simulation = found.simulation
+    start = state_of(simulation)
+    results = list(reconstruction(found, simulation, replace(QUICK, worth=math.inf)).run())
+    assert_same_state(state_of(simulation), start)
+    assert all(result.after == result.before for result in results)
+    assert sum(result.damage for result in results) > 0
+
+
+def test_the_damage_of_a_block_is_that_of_quantizing_it_alone():
+    found = started(PROGRAMS[TwoLayers], "inputs", "w4a4")
+    simulation, blocks = found.simulation, find_blocks(found.program)
+    results = list(reconstruction(found, simulation, replace(QUICK, worth=math.inf)).run())
+    for block, result in zip(blocks, results, strict=True):
+        levels = {name: level for name, level in found.levels.items() if name in block.nodes}
+        alone = Quantization(
+            levels,
+            found.quantization.activations,
+            {name: w for name, w in found.quantization.weights.items() if name in levels},
+        )
+        expected = divergence(logits(found.program), logits(insert_quantizers(found.program, alone)))
+        assert result.damage == pytest.approx(expected, rel=1e-3, abs=1e-6), block.name
+
+
 def test_few_bits_are_learned_to_less_error():
     found = started(PROGRAMS[TwoLayers], "inputs", "w4a4")
-    options = LearningOptions(iterations=60, batch=8, global_images=4)
+    options = LearningOptions(worth=0.0, iterations=60, batch=8, global_images=4)
     results = list(reconstruction(found, found.simulation, options).run())
     assert sum(r.after for r in results) < 0.9 * sum(r.before for r in results)
 
@@ -74,7 +102,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
     states = []
     for seed in (0, 0, 1):
         simulation = found.simulation
-        list(reconstruction(found, simulation, LearningOptions(iterations=8, batch=8, seed=seed)).run())
+        list(
+            reconstruction(
+                found, simulation, LearningOptions(worth=0.0, iterations=8, batch=8, seed=seed)
+            ).run()
+        )
         states.append(state_of(simulation))
     assert_same_state(states[0], states[1])
     assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
@@ -200,14 +232,18 @@ def test_windows_folded_into_the_batch_are_learned_by_image():
 def test_fewer_images_than_a_batch_are_enough():
     found = started(PROGRAMS[Net], "inputs", "w4a4")
     run = Reconstruction(
-        found.program, found.simulation, find_blocks(found.program), images(3), LearningOptions(iterations=2)
+        found.program,
+        found.simulation,
+        find_blocks(found.program),
+        images(3),
+        LearningOptions(worth=0.0, iterations=2),
     )
     assert len(list(run.run())) == len(find_blocks(found.program))
 
 
 def test_without_images_behind_a_block_its_own_error_is_all():
     found = started(PROGRAMS[Net], "inputs", "w4a4")
-    options = LearningOptions(iterations=30, batch=8, global_images=0)
+    options = LearningOptions(worth=0.0, iterations=30, batch=8, global_images=0)
     results = list(reconstruction(found, found.simulation, options).run())
     assert sum(r.after for r in results) < sum(r.before for r in results)
 

@@ -51,6 +51,18 @@ def test_a_layers_sensitivity_is_that_of_a_program_with_that_layer_alone_quantiz
         assert item.changed == pytest.approx(changed(reference, quantized))
 
 
+def test_many_images_are_measured_a_batch_at_a_time():
+    found = started(PROGRAMS[Net], "layers", "w4a4")
+    many = images(40)
+    whole = sensitivities(found.program, found.quantization, many)
+    first, second = (
+        sensitivities(found.program, found.quantization, part) for part in (many[:32], many[32:])
+    )
+    for item, one, other in zip(whole, first, second, strict=True):
+        assert item.divergence == pytest.approx(0.8 * one.divergence + 0.2 * other.divergence)
+        assert item.changed == pytest.approx(0.8 * one.changed + 0.2 * other.changed)
+
+
 def test_fewer_bits_hurt_more():
     eight, four = (
         sum(item.divergence for item in sensitivities(found.program, found.quantization, images()))
@@ -77,20 +89,27 @@ def test_changed_is_the_percent_of_rows_with_another_best_class():
 
 @settings(max_examples=100, deadline=None)
 @given(divergences)
-def test_outliers_are_the_largest_and_each_holds_its_share(numbers):
+def test_outliers_are_the_largest_and_each_holds_its_share_or_few_leave_little(numbers):
     found = found_at(numbers)
     names = outliers(found)
     ranked = sorted(numbers, reverse=True)
     by_name = {item.layer: item.divergence for item in found}
     assert [by_name[name] for name in names] == ranked[: len(names)]
-    for index, name in enumerate(names):
-        assert by_name[name] > max(0.01, 0.25 * sum(ranked[index:]))
+    shares = all(ranked[i] > max(1e-3, 0.25 * sum(ranked[i:])) for i in range(len(names)))
+    leave_little = len(names) <= 0.1 * len(numbers) and sum(ranked[len(names) :]) <= 3e-3
+    assert shares or leave_little
 
 
 @settings(max_examples=100, deadline=None)
 @given(divergences)
 def test_some_layers_are_never_outliers(numbers):
-    assert len(outliers(found_at(numbers))) <= max(0, len(numbers) - 4)
+    assert len(outliers(found_at(numbers))) <= max(0, len(numbers) - 4, 0.1 * len(numbers))
+
+
+def test_layers_that_do_equal_damage_are_float_where_few_leave_little():
+    small, worst = [2e-5] * 96, [3e-3] * 4
+    assert outliers(found_at([*small, *worst])) == ["layer96", "layer97", "layer98", "layer99"]
+    assert outliers(found_at([*small[:20], *worst])) == []
 
 
 def test_a_layer_that_stands_out_is_found_wherever_it_is():
@@ -99,5 +118,5 @@ def test_a_layer_that_stands_out_is_found_wherever_it_is():
 
 def test_damage_that_is_spread_or_small_has_no_outlier():
     assert outliers(found_at([0.5] * 12)) == []
-    assert outliers(found_at([0.009] + [1e-6] * 12)) == []
+    assert outliers(found_at([0.9e-3] + [1e-6] * 12)) == []
     assert outliers([]) == []
