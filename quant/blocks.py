@@ -83,7 +83,7 @@ def find_blocks(program: Program) -> tuple[Block, ...]:
 
 def block_costs(program: Program, blocks: Sequence[Block]) -> tuple[BlockCost, ...]:
     """Parameters and multiply-accumulates of each block; the graph runs once."""
-    macs = _macs_by_node(program)
+    macs = macs_by_node(program)
     parameters = {
         spec.arg.name: program.exported.state_dict[str(spec.target)].numel()
         for spec in program.exported.graph_signature.input_specs
@@ -175,7 +175,7 @@ def _child(path: str, parent: str) -> str:
     return ".".join(parts[:count])
 
 
-def _macs_by_node(program: Program) -> dict[str, int]:
+def macs_by_node(program: Program) -> dict[str, int]:
     """Multiply-accumulates of each call for one image, by torch's own counter."""
     counts: dict[str, int] = {}
     batch = program.batch or 1

@@ -21,7 +21,7 @@ from edgevit.graph.rewrites.spell_out_silu import spell_out_silu
 from edgevit.graph.weights import digest
 from edgevit.progress import track
 from edgevit.quant import nncf_engine
-from edgevit.quant.blocks import find_blocks
+from edgevit.quant.blocks import find_blocks, macs_by_node
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
 from edgevit.quant.devices import moved, on
@@ -39,8 +39,9 @@ from edgevit.quant.presteps import prestep
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
 from edgevit.quant.search import Search, SearchOptions
-from edgevit.quant.sensitivity import LayerSensitivity, outliers, sensitivities
+from edgevit.quant.sensitivity import LayerSensitivity, sensitivities
 from edgevit.quant.simulation import Simulation
+from edgevit.quant.sparing import bargains, outliers
 from edgevit.quant.widening import Widening
 
 _SENSITIVITY_IMAGES = 64
@@ -251,8 +252,7 @@ def _draft(
     draft.sensitivity = _sensitivity(draft, calibration)
     if bits.activations is not None:
         _prestep(draft, calibration, options)
-    for layer in outliers(draft.sensitivity):
-        _keep_float(draft, layer, "its quantization alone does most of the damage")
+    _spare(draft)
     draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
     return draft
 
@@ -280,6 +280,16 @@ def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) 
     draft.observed = _observe(draft.program, draft.levels, calibration)
     draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
     draft.sensitivity = _sensitivity(draft, calibration)
+
+
+def _spare(draft: _Draft) -> None:
+    """Leave float what costs more than it saves."""
+    worst = outliers(draft.sensitivity)
+    for layer in worst:
+        _keep_float(draft, layer, "its quantization alone does most of the damage")
+    others = [item for item in draft.sensitivity if item.layer not in worst]
+    for layer in bargains(others, macs_by_node(draft.program)):
+        _keep_float(draft, layer, "its quantization does much damage and saves little time")
 
 
 def _nncf_draft(program: Program, calibration: Calibration, options: QuantizeOptions) -> _Draft:

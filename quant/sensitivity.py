@@ -75,39 +75,6 @@ def changed(reference: torch.Tensor, logits: torch.Tensor) -> float:
     return 100.0 * float((reference.argmax(-1) != logits.argmax(-1)).float().mean())
 
 
-def outliers(
-    found: Sequence[LayerSensitivity],
-    *,
-    share: float = 0.25,
-    least: float = 1e-3,
-    budget: float = 3e-3,
-    few: float = 0.1,
-) -> list[str]:
-    """The layers that do most of the damage, the worst first.
-
-    Each one more than `share` of what it and all below it do: of as few layers as could share the damage
-    evenly with that much for each, none stands out. And where that takes no more than `few` of all layers:
-    as many as leave no more than `budget` to the others.
-
-    Args:
-        found: of every layer.
-        share: 0 to 1.
-        least: a divergence, in nats, below which no share is too much.
-        budget: a divergence, in nats, that changes the class of an image or two in a hundred.
-        few: 0 to 1, of the number of layers.
-    """
-    ranked = sorted(found, key=lambda item: -item.divergence)
-    rest = [sum(other.divergence for other in ranked[index:]) for index in range(len(ranked) + 1)]
-    count = 0
-    for index, item in enumerate(ranked):
-        too_few = len(ranked) - index <= 1 / share
-        if too_few or item.divergence <= least or item.divergence <= share * rest[index]:
-            break
-        count += 1
-    enough = next(index for index, left in enumerate(rest) if left <= budget)
-    return [item.layer for item in ranked[: max(count, enough if enough <= few * len(ranked) else 0)]]
-
-
 def _part(
     runner: Runner, layers: Sequence[Node], quantization: Quantization, images: torch.Tensor
 ) -> list[LayerSensitivity]:

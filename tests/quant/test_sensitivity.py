@@ -9,15 +9,10 @@ from hypothesis import strategies as st
 
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import groups
-from edgevit.quant.sensitivity import LayerSensitivity, changed, divergence, outliers, sensitivities
+from edgevit.quant.sensitivity import changed, divergence, sensitivities
 from tests.quant.helpers import Net, Tokens, images, logits, prepared, seeded, started
 
 PROGRAMS = {model: prepared(seeded(model)) for model in (Net, Tokens)}
-divergences = st.lists(st.floats(0, 10), max_size=30)
-
-
-def found_at(numbers: list[float]) -> list[LayerSensitivity]:
-    return [LayerSensitivity(f"layer{index}", "", number, 0.0) for index, number in enumerate(numbers)]
 
 
 @pytest.mark.parametrize("model", PROGRAMS)
@@ -85,38 +80,3 @@ def test_changed_is_the_percent_of_rows_with_another_best_class():
     second = first.clone()
     second[0] = torch.tensor([0.0, 0.0, 0.0, 9.0])
     assert (changed(first, first), changed(first, second)) == (0.0, 25.0)
-
-
-@settings(max_examples=100, deadline=None)
-@given(divergences)
-def test_outliers_are_the_largest_and_each_holds_its_share_or_few_leave_little(numbers):
-    found = found_at(numbers)
-    names = outliers(found)
-    ranked = sorted(numbers, reverse=True)
-    by_name = {item.layer: item.divergence for item in found}
-    assert [by_name[name] for name in names] == ranked[: len(names)]
-    shares = all(ranked[i] > max(1e-3, 0.25 * sum(ranked[i:])) for i in range(len(names)))
-    leave_little = len(names) <= 0.1 * len(numbers) and sum(ranked[len(names) :]) <= 3e-3
-    assert shares or leave_little
-
-
-@settings(max_examples=100, deadline=None)
-@given(divergences)
-def test_some_layers_are_never_outliers(numbers):
-    assert len(outliers(found_at(numbers))) <= max(0, len(numbers) - 4, 0.1 * len(numbers))
-
-
-def test_layers_that_do_equal_damage_are_float_where_few_leave_little():
-    small, worst = [2e-5] * 96, [3e-3] * 4
-    assert outliers(found_at([*small, *worst])) == ["layer96", "layer97", "layer98", "layer99"]
-    assert outliers(found_at([*small[:20], *worst])) == []
-
-
-def test_a_layer_that_stands_out_is_found_wherever_it_is():
-    assert outliers(found_at([0.02, 0.01, 3.0, 0.02, 0.01, 0.02, 0.015, 0.01])) == ["layer2"]
-
-
-def test_damage_that_is_spread_or_small_has_no_outlier():
-    assert outliers(found_at([0.5] * 12)) == []
-    assert outliers(found_at([0.9e-3] + [1e-6] * 12)) == []
-    assert outliers([]) == []
