@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight, Scheme, round_weight, weight_scales
@@ -16,6 +17,7 @@ from edgevit.quant.observation import Observed
 from edgevit.quant.operators import is_layer, layer_of, weight_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.running import Runner
+from edgevit.quant.tails import without_tails
 
 Granularity = Literal["auto", "channel", "tensor"]
 SchemeChoice = Literal["auto", "sym", "asym"]
@@ -44,12 +46,15 @@ def start(
         scheme: of activations; "auto" is "asym", whose grid is never coarser.
     """
     activations: dict[str, ActivationGrid] = {}
+    nodes = {node.name: node for node in program.graph.nodes}
     image = str(program.exported.graph_signature.user_inputs[0])
     for group in groups(program.graph, levels):
         found = [observed[name] for name in group.values]
         if group.values[0] == image:
             found.append(_beyond(found[0], bits))
-        activations |= dict.fromkeys(group.values, _dictated(group, bits) or cover(found, bits, scheme))
+        values = [nodes[name] for name in group.values]
+        grid = _dictated(group, bits) or cover(found, bits, scheme, values=values)
+        activations |= dict.fromkeys(group.values, grid)
     constants = Runner(program).constants
     weights = {
         node.name: fit_weight(
@@ -61,12 +66,15 @@ def start(
     return Quantization(levels, activations, weights)
 
 
-def cover(values: Iterable[Observed], bits: BitWidths, scheme: SchemeChoice) -> ActivationGrid:
-    """The finest grid that holds everything observed of all the values."""
-    found = list(values)
+def cover(
+    observed: Iterable[Observed], bits: BitWidths, scheme: SchemeChoice, *, values: Sequence[Node] = ()
+) -> ActivationGrid:
+    """The finest grid that holds what was observed of values that share it, as far as readers care."""
+    found, width = list(observed), bits.activations or 8
     kind: Scheme = "sym" if scheme == "sym" else "asym"
     low, high = min(value.low for value in found), max(value.high for value in found)
-    return ActivationGrid.of_range(low, high, bits=bits.activations or 8, scheme=kind)
+    low, high = without_tails(values, low, high, bits=width)
+    return ActivationGrid.of_range(low, high, bits=width, scheme=kind)
 
 
 def _dictated(group: Group, bits: BitWidths) -> ActivationGrid | None:
