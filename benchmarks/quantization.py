@@ -1,13 +1,14 @@
 """Accuracy, latency, size and cost of quantized artefacts, edgevit's beside its peers' in one run.
 
 Usage: python benchmarks/quantization.py [--shared DIR] [--models vit_tiny,hybrid] [--peers NAME,...]
-           [--calib N] [--images N] [--iterations N] [--write docs/quantization.md]
+           [--calib N] [--images N] [--write docs/quantization.md]
 
 Two models with real weights: ViT-Tiny on ImageNet validation images, and MobileViT-xxs trained on CIFAR-10.
 Every file is executed by its runtime (ONNX Runtime, LiteRT) on one thread, beside the float file that it
 came from: `top-1` on the same images, `equal` the share of images that get the float file's class, latency
-and size relative to it. Each tool is given the same calibration images, in a process of its own. The last
-table takes one quantized Program to three formats, and counts where their classes agree.
+and size relative to it. Each tool is given the same calibration images, in a process of its own. Each model
+has a table of its own, written when it is done; the line below it takes one quantized Program to three
+formats, and counts where their classes agree.
 """
 
 from __future__ import annotations
@@ -41,9 +42,20 @@ COMPARED = 200
 
 @dataclass(frozen=True)
 class Model:
-    """A model, and the images it is calibrated and judged with."""
+    """A model, and the images it is calibrated and judged with.
+
+    Attributes:
+        program: the float model.
+        iterations: of reconstruction, for each block: what takes minutes and not hours.
+        precisions: of the rows beside W8A8.
+        calib: images to calibrate with, prepared.
+        images: images to judge with, prepared.
+        labels: their classes.
+    """
 
     program: Program
+    iterations: int
+    precisions: tuple[str, ...]
     calib: Array
     images: Array
     labels: tuple[int, ...]
@@ -58,7 +70,8 @@ def vit_tiny(shared: Path, folder: Path, calib: int, images: int) -> Model:  # n
         std=(0.5,) * 3,
         name="vit_tiny",
     )
-    return _model(program, shared / "data/imagenet-calib", shared / "data/imagenet-val", calib, images)
+    calibration, _ = _read(program, shared / "data/imagenet-calib", calib)
+    return Model(program, 20, ("w6a6",), calibration, *_read(program, shared / "data/imagenet-val", images))
 
 
 def hybrid(shared: Path, folder: Path, calib: int, images: int) -> Model:
@@ -77,17 +90,12 @@ def hybrid(shared: Path, folder: Path, calib: int, images: int) -> Model:
         std=(0.5,) * 3,
         name="hybrid",
     )
-    return _model(program, folder / "cifar10-train", folder / "cifar10-test", calib, images)
+    calibration, _ = _read(program, folder / "cifar10-train", calib)
+    judged = _read(program, folder / "cifar10-test", images)
+    return Model(program, 200, ("w6a6", "w4a8"), calibration, *judged)
 
 
 MODELS = {"vit_tiny": vit_tiny, "hybrid": hybrid}
-
-
-def _model(program: Program, calib: Path, images: Path, calib_count: int, count: int) -> Model:
-    (calibration, _), (judged, labels) = (
-        _read(program, path, n) for path, n in ((calib, calib_count), (images, count))
-    )
-    return Model(program, calibration, judged, labels)
 
 
 def _read(program: Program, path: Path, count: int) -> tuple[Array, tuple[int, ...]]:
@@ -119,25 +127,24 @@ def edgevit_quantized(
     FORMATS[to].export(found.program, output, ExportChoices())
 
 
-def own(iterations: int) -> tuple[Peer, ...]:
+def own(model: Model) -> tuple[Peer, ...]:
     """edgevit's rows."""
     rows: list[Peer] = []
     for precision, placement, writes in (
         ("w8a8", "measured", ".onnx"),
         ("w8a8", "layers", ".tflite"),
-        ("w6a6", None, ".onnx"),
-        ("w4a8", "inputs", ".onnx"),
+        *((precision, "inputs", ".onnx") for precision in model.precisions),
     ):
         write = functools.partial(
-            edgevit_quantized, precision=precision, placement=placement, iterations=iterations
+            edgevit_quantized, precision=precision, placement=placement, iterations=model.iterations
         )
-        name = f"edgevit {precision}, {placement or 'inputs'}"
+        name = f"edgevit {precision}, {placement}"
         rows.append(Peer(name, ".pt2", writes, ("torch",), write))  # type: ignore[arg-type]
     return tuple(rows)
 
 
-def bench(name: str, model: Model, peers: Sequence[Peer], folder: Path) -> tuple[list[str], str]:
-    """The model's lines of the table, and of the agreement of formats."""
+def bench(name: str, model: Model, peers: Sequence[Peer], folder: Path) -> str:
+    """The model's table, and below it how far formats agree."""
     folder.mkdir()
     floats: dict[Suffix, Path] = {".pt2": folder / "float.pt2"}
     model.program.save(floats[".pt2"])
@@ -153,25 +160,28 @@ def bench(name: str, model: Model, peers: Sequence[Peer], folder: Path) -> tuple
         mine = [item for item, peer in zip(made, peers, strict=True) if peer.writes == suffix]
         rows += measure(mine, floats[suffix], model.images, model.labels)
     by_name = {row.candidate.name: row for row in rows}
-    return [by_name[peer.name].markdown(name) for peer in peers], agreement(name, model, folder)
+    lines = [by_name[peer.name].markdown(name) for peer in peers]
+    return "\n".join([HEADER, *lines, "", agreement(model, folder)])
 
 
-def agreement(name: str, model: Model, folder: Path) -> str:
+def agreement(model: Model, folder: Path) -> str:
     """One quantized Program in three formats: on how many images they give one class."""
-    path = next(folder.glob("edgevit-w8a8-layers.pt2"), None)
-    if path is None:
-        return f"| {name} | not made | | |"
-    program, images = Program.load(path), model.images[:COMPARED]
-    classes = {"torch": program.run(images)[0].argmax(1)}
+    program = Program.load(folder / "edgevit-w8a8-layers.pt2")
+    images = model.images[:COMPARED]
+    expected = program.run(images)[0].argmax(1)
+    equal = {}
     for to, format_ in FORMATS.items():
         file = folder / f"agreement-{format_.file}"
         format_.export(program, file, ExportChoices())
-        classes[to] = np.concatenate(
-            [format_.open(file).run(images[i : i + 1])[0] for i in range(len(images))]
-        ).argmax(1)
-    all_equal = np.all([found == classes["torch"] for found in classes.values()], axis=0)
-    cells = [f"{100 * np.mean(classes[to] == classes['torch']):.1f}" for to in FORMATS]
-    return f"| {name} | {' | '.join(cells)} | {100 * np.mean(all_equal):.1f} |"
+        artefact = format_.open(file)
+        found = np.concatenate([artefact.run(images[i : i + 1])[0] for i in range(len(images))])
+        equal[to] = found.argmax(1) == expected
+    shares = [f"{to} {100 * found.mean():.1f} %" for to, found in equal.items()]
+    everywhere = 100 * np.all(list(equal.values()), axis=0).mean()
+    return (
+        f"Of {len(images)} images, one W8A8 Program in three formats gives the class that it gives in torch: "
+        f"{', '.join(shares)}, all three {everywhere:.1f} %."
+    )
 
 
 def main() -> None:
@@ -186,33 +196,17 @@ def main() -> None:
     parser.add_argument("--peers", help="names, with semicolons between; all unless given, none for ''")
     parser.add_argument("--calib", type=int, default=256, help="calibration images")
     parser.add_argument("--images", type=int, default=5000, help="images to judge with, at most")
-    parser.add_argument("--iterations", type=int, default=200, help="of reconstruction, a block")
-    parser.add_argument("--write", type=Path, help="document that has the table's markers")
+    parser.add_argument("--write", type=Path, help="document that has the tables' markers")
     options = parser.parse_args()
     wanted = PEERS if options.peers is None else {n: PEERS[n] for n in options.peers.split(";") if n}
-    lines, agreed = [], []
     for name in options.models.split(","):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             model = MODELS[name](options.shared, folder, options.calib, options.images)
-            rows, line = bench(name, model, (*own(options.iterations), *wanted.values()), folder / "files")
-        lines += rows
-        agreed.append(line)
-    head = "| model | onnx | tflite | coreml | all three and torch |\n|---|---|---|---|---|"
-    table = "\n".join(
-        [
-            HEADER,
-            *lines,
-            "",
-            "One W8A8 Program in three formats: percent of images with torch's class.",
-            "",
-            head,
-            *agreed,
-        ]
-    )
-    print(table)
-    if options.write:
-        write_table(options.write, "quantization.py", table)
+            table = bench(name, model, (*own(model), *wanted.values()), folder / "files")
+        print(table, flush=True)
+        if options.write:
+            write_table(options.write, f"quantization.py --models {name}", table)
 
 
 if __name__ == "__main__":
