@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -26,6 +27,9 @@ _IMPORTANCE_IMAGES = 64
 _DAMAGE_IMAGES = 64
 
 
+Outcome = Literal["learned", "taken back", "harmless", "nothing to learn"]
+
+
 @dataclass(frozen=True)
 class BlockResult:
     """What reconstruction did for one block.
@@ -34,14 +38,15 @@ class BlockResult:
         block: its name.
         damage: KL in nats from the float predictions when the block alone is quantized, before it learns.
         before: squared error of its outputs, weighted by importance, relative to their size, at the start.
-        after: the same with what was learned; what made it no better was taken back, and a block that does
-            too little damage learns nothing.
+        after: the same with what was learned; what made it no better was taken back.
+        outcome: what became of it; a block that does too little damage learns nothing.
     """
 
     block: str
     damage: float
     before: float
     after: float
+    outcome: Outcome
 
 
 class Reconstruction:
@@ -94,8 +99,10 @@ class Reconstruction:
         learnable = self._learnable[index]
         before, start = self._block_error(block, targets), learnable.copied()
         damage = self._damage(index)
-        if not start or damage < options.worth:
-            return BlockResult(block.name, damage, before, before)
+        if not start:
+            return BlockResult(block.name, damage, before, before, "nothing to learn")
+        if damage < options.worth:
+            return BlockResult(block.name, damage, before, before, "harmless")
         generator = torch.Generator(self.images.device).manual_seed(options.seed * 1000 + index)
         count = min(options.batch, len(self.images))
 
@@ -112,8 +119,8 @@ class Reconstruction:
         # Said this way round for NaN.
         if not after < before:
             learnable.restore(start)
-            after = before
-        return BlockResult(block.name, damage, before, after)
+            return BlockResult(block.name, damage, before, before, "taken back")
+        return BlockResult(block.name, damage, before, after, "learned")
 
     def _damage(self, index: int) -> float:
         """KL of the predictions when the block alone is quantized."""

@@ -59,6 +59,10 @@ def a_placement(**changes):
     return {**placement, **changes}
 
 
+def a_block(name, before, after, outcome):
+    return {"block": name, "damage": before, "before": before, "after": after, "outcome": outcome}
+
+
 def a_summary(**changes):
     summary = {
         "version": 1,
@@ -88,9 +92,9 @@ def a_summary(**changes):
         "remarks": ["stem: 3 of 16 output channels have only zero weights"],
         "sensitivity": [a_layer(2), a_layer(1), a_layer(0, module="")],
         "blocks": [
-            {"block": "stages.0", "before": 0.02, "after": 0.0125},
-            {"block": "stages.1", "before": 0.034, "after": 0.034},
-            {"block": "head", "before": 0.0, "after": 0.0},
+            a_block("stages.0", 0.02, 0.0125, "learned"),
+            a_block("stages.1", 0.034, 0.034, "taken back"),
+            a_block("head", 0.0, 0.0, "nothing to learn"),
         ],
         "placement": a_placement(),
     }
@@ -116,7 +120,7 @@ def named(name):
         equalized=[name],
         remarks=[name],
         sensitivity=[a_layer(0, layer=name, module=name)],
-        blocks=[{"block": name, "before": 1.0, "after": 0.5}],
+        blocks=[a_block(name, 1.0, 0.5, "learned")],
         placement=a_placement(candidates=[a_candidate(region=name)]),
     )
 
@@ -181,9 +185,9 @@ def test_every_figure_appears_with_its_unit():
             "dense convolution at 8x8 1 INTEGER 0.90x chosen",
             "would come to 0.65x", "takes 0.62x of float's 12.2 ms",
             "linear_0 0.25 6.25 % -", "blocks.1.qkv linear_1 0.12 6.25 % float",
-            "Of 3 blocks, 2 had an error to learn from, and 1 of them learned something better",
-            "stages.0 0.02 0.013 kept",
-            "stages.1 0.034 0.034 nothing kept", "head 0 0 nothing to learn",
+            "Of 3 blocks, 1 learned something better", "no better was taken back (1)", "learns nothing (0)",
+            "stages.0 0.02 0.02 0.013 learned",
+            "stages.1 0.034 0.034 0.034 taken back", "head 0 0 0 nothing to learn",
             "blocks.1.qkv linear_1 it does most of the damage", "conv2d --max-drop 1",
             "smoothed blocks.2.qkv", "equalized conv2d_7", "edgevit 0.1.0", "system Linux-6.6",
         )
@@ -237,10 +241,10 @@ def test_no_value_breaks_the_page(value):
     text = text_of(
         a_summary(
             sensitivity=[a_layer(0, divergence=value)],
-            blocks=[{"block": "stages.0", "before": value, "after": value}],
+            blocks=[a_block("stages.0", value, value, "taken back")],
         )
     )
-    assert f"stages.0 {value:g} {value:g} nothing kept" in text
+    assert f"stages.0 {value:g} {value:g} {value:g} taken back" in text
 
 
 def test_the_chosen_regions_gains_are_added():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def render(summary: Mapping[str, Any]) -> str:
         sensitivity_chart=sensitivity_chart(layers[:_LAYERS_DRAWN]),
         placement_chart=None if placement is None else placement_chart(placement),
         added_up=None if placement is None else added_up(placement["candidates"]),
-        outcomes=[outcome(block) for block in summary["blocks"]],
+        outcomes=Counter(block["outcome"] for block in summary["blocks"]),
     )
 
 
@@ -48,17 +49,6 @@ def bits_in_words(precision: str) -> str:
     bits = bit_widths(precision)
     activations = "float" if bits.activations is None else f"{bits.activations}-bit"
     return f"{bits.weights}-bit weights, {activations} activations"
-
-
-def outcome(block: Mapping[str, Any]) -> str:
-    """What became of what a block learned; what made it no better was taken back.
-
-    >>> outcome({"before": 0.5, "after": 0.25}), outcome({"before": 0.5, "after": 0.5})
-    ('kept', 'nothing kept')
-    """
-    if block["before"] == 0:
-        return "nothing to learn"
-    return "kept" if block["after"] < block["before"] else "nothing kept"
 
 
 def added_up(candidates: Iterable[Mapping[str, Any]]) -> float:

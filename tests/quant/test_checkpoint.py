@@ -15,7 +15,10 @@ from tests.quant.test_reconstruct import TwoLayers
 from tests.rewrites.helpers import program_of
 
 PROGRAMS = {model: program_of(seeded(model), SHAPE) for model in (Net, Tokens, TwoLayers)}
-RESULTS = (BlockResult("stem", 0.25, 0.1 + 0.2, 1 / 3), BlockResult("head", 0.0, 1e-20, 0.0))
+RESULTS = (
+    BlockResult("stem", 0.25, 0.1 + 0.2, 1 / 3, "taken back"),
+    BlockResult("head", 0.0, 1e-20, 0.0, "learned"),
+)
 
 
 class StoppedError(Exception):

@@ -62,6 +62,7 @@ def test_no_block_is_made_worse_and_each_is_reported_in_order(model, placement, 
     assert [result.block for result in results] == [block.name for block in find_blocks(found.program)]
     for result in results:
         assert 0 <= result.after <= result.before
+        assert (result.outcome == "learned") == (result.after < result.before)
         assert math.isfinite(result.before)
 
 
@@ -72,6 +73,7 @@ def test_a_block_that_does_no_damage_learns_nothing():
     results = list(reconstruction(found, simulation, replace(QUICK, worth=math.inf)).run())
     assert_same_state(state_of(simulation), start)
     assert all(result.after == result.before for result in results)
+    assert {result.outcome for result in results} <= {"harmless", "nothing to learn"}
     assert sum(result.damage for result in results) > 0
 
 
