@@ -38,6 +38,7 @@ from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
+from edgevit.quant.running import spread
 from edgevit.quant.search import Search, SearchOptions
 from edgevit.quant.sensitivity import LayerSensitivity, sensitivities
 from edgevit.quant.simulation import Simulation
@@ -258,7 +259,7 @@ def _draft(
 
 
 def _sensitivity(draft: _Draft, calibration: Calibration) -> tuple[LayerSensitivity, ...]:
-    return sensitivities(draft.program, draft.quantization, calibration.images[:_SENSITIVITY_IMAGES])
+    return sensitivities(draft.program, draft.quantization, spread(calibration.images, _SENSITIVITY_IMAGES))
 
 
 def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> None:
@@ -269,7 +270,7 @@ def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) 
         draft.levels,
         observed=draft.observed,
         damage=damage,
-        images=calibration.images[:_SENSITIVITY_IMAGES],
+        images=spread(calibration.images, _SENSITIVITY_IMAGES),
         bits=bit_widths(options.precision),
         scheme=options.scheme,
     )
@@ -311,7 +312,7 @@ def _nncf_draft(program: Program, calibration: Calibration, options: QuantizeOpt
         {},
         found.quantization,
         sensitivity=sensitivities(
-            found.program, found.quantization, calibration.images[:_SENSITIVITY_IMAGES]
+            found.program, found.quantization, spread(calibration.images, _SENSITIVITY_IMAGES)
         ),
         kept_float=dict.fromkeys(found.left_float, "NNCF leaves it float"),
         remarks=remarks + found.remarks,

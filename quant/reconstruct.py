@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from edgevit.graph.program import Program
 from edgevit.quant.blocks import Block
 from edgevit.quant.learning import Learnable, LearningOptions, learn
-from edgevit.quant.running import BATCH, Runner, Values, batches
+from edgevit.quant.running import BATCH, Runner, Values, batches, spread
 from edgevit.quant.simulation import Simulation
 
 # Images on which the importance of outputs is measured.
@@ -79,7 +79,7 @@ class Reconstruction:
         self._learnable = learnables(simulation, blocks)
         self._logits = self._all({self.plain.image: images}, self.plain.results[:1], quantized=False)
         outputs = [name for block in blocks for name in block.outputs]
-        self._importance = importance(simulation, self.plain, images[:_IMPORTANCE_IMAGES], outputs)
+        self._importance = importance(simulation, self.plain, spread(images, _IMPORTANCE_IMAGES), outputs)
         # What crosses from one block to the next, of all images, in the float and in the quantized network.
         self._float: Values = {self.plain.image: images}
         self._quantized: Values = {self.plain.image: images}
@@ -125,13 +125,13 @@ class Reconstruction:
     def _damage(self, index: int) -> float:
         """KL of the predictions when the block alone is quantized."""
         block, result = self.blocks[index], 0.0
-        count = min(_DAMAGE_IMAGES, len(self.images))
+        chosen = spread(torch.arange(len(self.images)), _DAMAGE_IMAGES)
         with torch.no_grad():
-            for rows in batches(torch.arange(count)):
+            for rows in batches(chosen):
                 given = {name: self._float[name][rows] for name in block.inputs}
                 found = self._run(given, block.outputs, quantized=True)
                 result += len(rows) * float(self._divergence_behind(index, found, rows))
-        return result / count
+        return result / len(chosen)
 
     def _all(
         self, values: Values, wanted: Sequence[str], *, quantized: bool, inputs: Sequence[str] | None = None

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevit.quant.running import BATCH, Runner, batches
+from edgevit.quant.running import BATCH, Runner, batches, spread
 from tests.quant.helpers import Folded, Net, Tokens, images, logits, named, prepared, seeded
 
 PROGRAMS = {model: prepared(seeded(model)) for model in (Net, Tokens, Folded)}
@@ -112,3 +112,15 @@ def test_batches_are_all_images_in_order(count, size):
 
 def test_batches_are_bounded_unless_told():
     assert max(len(part) for part in batches(torch.zeros(100, 1))) == BATCH
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 500), st.integers(1, 100))
+def test_some_of_the_images_come_from_all_over(count, wanted):
+    numbers = spread(torch.arange(count), wanted)
+    assert len(numbers) == min(count, wanted)
+    gaps = numbers.diff().unique()
+    assert (gaps > 0).all()
+    assert gaps.numel() <= 1 or gaps.max() - gaps.min() == 1
+    assert numbers[0] == 0
+    assert count - numbers[-1] <= count / len(numbers) + 1
