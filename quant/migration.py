@@ -2,41 +2,73 @@
 
 SmoothQuant (Xiao et al. 2023) leaves its strength to the user, one number for a whole model. What is best
 differs from layer to layer: the strength here is the one with which the layers that read an activation,
-quantized as they will be, compute what is nearest to what they compute unquantized.
+quantized as they will be, compute what is nearest to what they compute unquantized. Layers are linears, as in
+the paper, and convolutions; a depthwise one, whose weight has a scale for each channel anyway, can take over
+everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.fx import Node
 
 from edgevit.quant.grids import ActivationGrid
 from edgevit.quant.observation import Observed
+from edgevit.quant.operators import by_input_channel, groups_of, input_peaks, layer_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import SchemeChoice, fit_weight
 
-# 0 would leave everything to the activation, 1 to the weights.
-_STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
+# 0 would leave everything to the activation; 1 leaves everything to the weights.
+_STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _SMALLEST_PEAK = 1e-4
 # Another multiplication is worth it where it takes away so much of the layers' squared error.
 _WORTH_MULTIPLYING = 0.7
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A layer that reads an activation.
+
+    Attributes:
+        node: the layer.
+        weight: (outputs, channels / groups, ...).
+    """
+
+    node: Node
+    weight: torch.Tensor
+
+    def compute(self, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """What the layer gives for other values and another weight, its bias left out."""
+        places, args = layer_of(self.node), list(self.node.args)
+        args[places.input], args[places.weight] = values, weight
+        if len(args) > places.bias:
+            args[places.bias] = None
+        operator: Callable[..., torch.Tensor] = self.node.target  # type: ignore[assignment]
+        return operator(*args)
+
+    def divided(self, scale: torch.Tensor) -> torch.Tensor:
+        """The weight that undoes a factor of the input channels."""
+        return self.weight / by_input_channel(scale, self.weight, groups_of(self.node))
+
+
+@dataclass(frozen=True)
 class Reading:
-    """An activation, and the linear layers that read it.
+    """An activation, and the layers that read it.
 
     Attributes:
         observed: the activation on all calibration images.
-        rows: (n, channels), some of its vectors.
-        weights: (outputs, channels) of each layer.
+        values: the activation on some.
+        dim: of its channels.
+        readers: layers of one kind.
     """
 
     observed: Observed
-    rows: torch.Tensor
-    weights: Sequence[torch.Tensor]
+    values: torch.Tensor
+    dim: int
+    readers: Sequence[Reader]
 
 
 def migrate(reading: Reading, bits: BitWidths, scheme: SchemeChoice, *, free: bool) -> torch.Tensor | None:
@@ -52,33 +84,40 @@ def migrate(reading: Reading, bits: BitWidths, scheme: SchemeChoice, *, free: bo
         float32 (channels,), 1 the largest; None where leaving the activation alone is better.
     """
     peaks = reading.observed.peaks
-    least, best = _error(reading, torch.ones_like(peaks), bits, scheme), None
+    columns = [input_peaks(reader.weight, groups_of(reader.node)) for reader in reading.readers]
+    exact = [reader.compute(reading.values, reader.weight) for reader in reading.readers]
+    least, best = _error(reading, exact, torch.ones_like(peaks), bits, scheme), None
     least *= 1.0 if free else _WORTH_MULTIPLYING
     for strength in _STRENGTHS:
-        scale = smoothing_scale(peaks, reading.weights, strength)
-        error = _error(reading, scale, bits, scheme)
+        scale = smoothing_scale(peaks, torch.stack(columns).amax(dim=0), strength)
+        error = _error(reading, exact, scale, bits, scheme)
         if error < least:
             least, best = error, scale
     return best
 
 
-def smoothing_scale(peaks: torch.Tensor, weights: Sequence[torch.Tensor], strength: float) -> torch.Tensor:
+def smoothing_scale(peaks: torch.Tensor, columns: torch.Tensor, strength: float) -> torch.Tensor:
     """SmoothQuant's factor (eq. 4): the range that the weights take over is the peaks' power of `strength`.
 
     Args:
         peaks: (channels,) of the activation.
-        weights: (outputs, channels) each.
+        columns: (channels,) of the weights that it meets.
         strength: 0 to 1.
 
     Returns:
         float32 (channels,), 1 the largest.
     """
-    columns = torch.stack([weight.abs().amax(dim=0) for weight in weights]).amax(dim=0)
     scale = columns.clamp_min(_SMALLEST_PEAK) ** (1 - strength) / peaks.clamp_min(_SMALLEST_PEAK) ** strength
     return scale / scale.max()
 
 
-def _error(reading: Reading, scale: torch.Tensor, bits: BitWidths, scheme: SchemeChoice) -> float:
+def _error(
+    reading: Reading,
+    exact: Sequence[torch.Tensor],
+    scale: torch.Tensor,
+    bits: BitWidths,
+    scheme: SchemeChoice,
+) -> float:
     """Squared error of what the layers compute from the activation times `scale`, all quantized."""
     grid = ActivationGrid.of_range(
         float((reading.observed.lows * scale).min()),
@@ -86,9 +125,10 @@ def _error(reading: Reading, scale: torch.Tensor, bits: BitWidths, scheme: Schem
         bits=bits.activations or 8,
         scheme="sym" if scheme == "sym" else "asym",
     )
-    smooth = grid.quantize(reading.rows * scale)
+    along = scale.reshape([-1 if dim == reading.dim else 1 for dim in range(reading.values.dim())])
+    smooth = grid.quantize(reading.values * along)
     error = 0.0
-    for weight in reading.weights:
-        rounded = fit_weight(weight / scale, bits.weights, 0, granularity="channel").dequantize()
-        error += float((reading.rows @ weight.T - smooth @ rounded.T).square().sum())
+    for reader, expected in zip(reading.readers, exact, strict=True):
+        rounded = fit_weight(reader.divided(scale), bits.weights, 0, granularity="channel").dequantize()
+        error += float((expected - reader.compute(smooth, rounded)).square().sum())
     return error

@@ -14,8 +14,6 @@ from edgevit.progress import track
 from edgevit.quant.operators import channel_dim
 from edgevit.quant.running import Runner, batches
 
-_ROWS = 512
-
 
 @dataclass(frozen=True)
 class Observed:
@@ -60,30 +58,6 @@ def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> d
     with torch.no_grad():
         for part in track(parts, "observing", len(parts)):
             runner.observe(part, names, look)
-    return found
-
-
-def sample_rows(program: Program, images: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
-    """Some vectors of channels of each named value, whose last dimension they are.
-
-    Args:
-        program: a float program with a dynamic batch.
-        images: (n, channels, height, width) float32, prepared; run at once.
-        names: nodes whose value is a float32 tensor.
-
-    Returns:
-        Of each value, (rows, channels): 512 rows drawn at random, or all where it has fewer.
-    """
-    found: dict[str, torch.Tensor] = {}
-    generator = torch.Generator().manual_seed(0)
-
-    def look(name: str, value: torch.Tensor) -> None:
-        rows = value.reshape(-1, value.shape[-1])
-        drawn = torch.randperm(len(rows), generator=generator, device="cpu")[:_ROWS]
-        found[name] = rows[drawn.to(rows.device)].clone()
-
-    with torch.no_grad():
-        Runner(program).observe(images, names, look)
     return found
 
 

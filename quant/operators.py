@@ -124,6 +124,37 @@ def bias_of(node: Node) -> Node | None:
     return bias if isinstance(bias, Node) else None
 
 
+def groups_of(node: Node) -> int:
+    """Into how many groups a layer splits its input channels."""
+    if node.target is aten.linear.default:
+        return 1
+    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    return int(str(groups))
+
+
+def by_input_channel(factor: torch.Tensor, weight: torch.Tensor, groups: int) -> torch.Tensor:
+    """One number for each input channel, shaped to multiply the weight of a layer that reads them.
+
+    Args:
+        factor: (channels,).
+        weight: (outputs, channels / groups, ...).
+        groups: of the layer.
+    """
+    rows = factor.reshape(groups, -1).repeat_interleave(len(weight) // groups, dim=0)
+    return rows.reshape(*rows.shape, *[1] * (weight.dim() - 2))
+
+
+def input_peaks(weight: torch.Tensor, groups: int) -> torch.Tensor:
+    """(channels,): the largest absolute value of a layer's weight that each input channel meets.
+
+    Args:
+        weight: (outputs, channels / groups, ...).
+        groups: of the layer.
+    """
+    rows = weight.abs().flatten(2).amax(dim=2) if weight.dim() > 2 else weight.abs()
+    return rows.reshape(groups, -1, rows.shape[1]).amax(dim=1).flatten()
+
+
 def channel_dim(node: Node, rank: int) -> int:
     """The dimension of the channels of a node's value.
 

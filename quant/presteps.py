@@ -1,13 +1,13 @@
 """Exact changes to the float program before it is quantized, where they are measured or free to help.
 
-Inputs of linear layers are smoothed (SmoothQuant, Xiao et al. 2023), outputs equalized: the program
+Inputs of layers are smoothed (SmoothQuant, Xiao et al. 2023), outputs equalized: the program
 computes the same, and one scale for a tensor costs less. A factor that a layer norm can absorb is free;
 any other is one multiplication more, and stands only where quantizing the layer alone does damage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +24,8 @@ from edgevit.quant.levels import (
     level_of,
     without_idle_moves,
 )
-from edgevit.quant.migration import Reading, migrate
-from edgevit.quant.observation import Observed, sample_rows
+from edgevit.quant.migration import Reader, Reading, migrate
+from edgevit.quant.observation import Observed
 from edgevit.quant.operators import channel_dim, input_of, is_layer, weight_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import SchemeChoice
@@ -35,7 +35,7 @@ from edgevit.quant.smooth import Smoothing, smooth
 aten = torch.ops.aten
 
 # KL in nats that a layer does by itself: what a multiplication is worth.
-_DAMAGE = 3e-4
+_DAMAGE = 1e-4
 # A layer's output is equalized where that makes its noise at least so many times smaller.
 _WORTH_EQUALIZING = 4.0
 
@@ -78,16 +78,9 @@ def prestep(
         bits: of weights and activations.
         scheme: of activation grids.
     """
-    readers = _readers(program, levels, damage)
-    rows = sample_rows(program, images, [source.name for source in readers])
-    constants = Runner(program).constants
-    smoothings: dict[str, Smoothing] = {}
-    for source, layers in readers.items():
-        weights = [constants[weight_of(layer).name] for layer in layers]
-        reading = Reading(observed[source.name], rows[source.name], weights)
-        scale = migrate(reading, bits, scheme, free=_is_free(source, layers))
-        if scale is not None:
-            smoothings[source.name] = Smoothing(source.name, scale, tuple(layer.name for layer in layers))
+    smoothings = _smoothings(
+        program, _readers(program, levels, damage), observed=observed, images=images, bits=bits, scheme=scheme
+    )
     worth = [
         node.name
         for node in program.graph.nodes
@@ -110,18 +103,54 @@ def _readers(program: Program, levels: Levels, damage: Mapping[str, float]) -> d
     """The activations that can be smoothed, where it is free or could be worth its cost, and their layers."""
     readers: dict[Node, list[Node]] = {}
     for node in program.graph.nodes:
-        if is_layer(node) and node.target is aten.linear.default and level_of(node, levels) >= Level.INPUTS:
+        if is_layer(node) and level_of(node, levels) >= Level.INPUTS:
             readers.setdefault(input_of(node), []).append(node)
     return {
         source: layers
         for source, layers in readers.items()
-        if not gives_integers(source, levels)
-        and channel_dim(source, source.meta["val"].dim()) == -1
+        if source.op == "call_function"
+        and not gives_integers(source, levels)
+        and _channels_are_known(source, layers)
         and (_is_free(source, layers) or max(damage.get(layer.name, 0.0) for layer in layers) >= _DAMAGE)
     }
 
 
-def _is_free(source: Node, layers: list[Node]) -> bool:
+def _channels_are_known(source: Node, layers: list[Node]) -> bool:
+    """Whether all layers read the value's channels where they are taken to be."""
+    rank = source.meta["val"].dim()
+    wanted = {-1 if layer.target is aten.linear.default else 1 for layer in layers}
+    return wanted == {channel_dim(source, rank)}
+
+
+def _smoothings(
+    program: Program,
+    readers: Mapping[Node, Sequence[Node]],
+    *,
+    observed: Mapping[str, Observed],
+    images: torch.Tensor,
+    bits: BitWidths,
+    scheme: SchemeChoice,
+) -> dict[str, Smoothing]:
+    """The factors that pay, each found as the images reach its activation."""
+    runner = Runner(program)
+    by_name = {source.name: (source, layers) for source, layers in readers.items()}
+    found: dict[str, Smoothing] = {}
+
+    def look(name: str, values: torch.Tensor) -> None:
+        source, layers = by_name[name]
+        read = [Reader(layer, runner.constants[weight_of(layer).name]) for layer in layers]
+        dim = channel_dim(source, values.dim()) % values.dim()
+        reading = Reading(observed[name], values, dim, read)
+        scale = migrate(reading, bits, scheme, free=_is_free(source, layers))
+        if scale is not None:
+            found[name] = Smoothing(name, scale, tuple(layer.name for layer in layers))
+
+    with torch.no_grad():
+        runner.observe(images, list(by_name), look)
+    return found
+
+
+def _is_free(source: Node, layers: Sequence[Node]) -> bool:
     """Whether a layer norm can take up the factor."""
     return is_call(source, {aten.layer_norm.default}) and set(source.users) == set(layers)
 

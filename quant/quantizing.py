@@ -46,6 +46,7 @@ from edgevit.quant.sparing import bargains, outliers
 from edgevit.quant.widening import Widening
 
 _SENSITIVITY_IMAGES = 64
+_SMOOTHING_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) 
         draft.levels,
         observed=draft.observed,
         damage=damage,
-        images=spread(calibration.images, _SENSITIVITY_IMAGES),
+        images=spread(calibration.images, _SMOOTHING_IMAGES),
         bits=bit_widths(options.precision),
         scheme=options.scheme,
     )

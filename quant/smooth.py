@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, is_call
-from edgevit.quant.operators import weight_of
+from edgevit.quant.operators import by_input_channel, groups_of, weight_of
 
 aten = torch.ops.aten
 
@@ -21,8 +21,8 @@ class Smoothing:
 
     Attributes:
         source: node that gives it.
-        scale: float32 (channels,), of the tensor's last dimension.
-        layers: linear layers that read it, in graph order.
+        scale: float32 (channels,).
+        layers: that read it, all linears or all convolutions, in graph order.
     """
 
     source: str
@@ -59,14 +59,16 @@ def smooth(program: Program, smoothings: Mapping[str, Smoothing]) -> tuple[Progr
 
 def _smooth(editor: Editor, source: Node, layers: list[Node], scale: torch.Tensor) -> Node:
     for layer in layers:
-        _multiply(editor, layer, weight_of(layer), 1 / scale)
+        _divide_weight(editor, layer, scale)
     affine = _affine(source, scale) if set(source.users) == set(layers) else []
     for constant in affine:
         _multiply(editor, source, constant, scale)
     if affine:
         return source
     with editor.before(layers[0]):
-        factor = editor.add_tensor(f"{editor.path(weight_of(layers[0]))}_smooth", scale)
+        last = layers[0].target is aten.linear.default
+        shape = [-1] if last else [-1, *[1] * (source.meta["val"].dim() - 2)]
+        factor = editor.add_tensor(f"{editor.path(weight_of(layers[0]))}_smooth", scale.reshape(shape))
         smoothed = editor.call(aten.mul.Tensor, source, factor)
     for layer in layers:
         layer.replace_input_with(source, smoothed)
@@ -80,6 +82,13 @@ def _affine(node: Node, scale: torch.Tensor) -> list[Node]:
         value for value in constants if isinstance(value, Node) and value.meta["val"].shape == scale.shape
     ]
     return found if len(found) == 2 else []
+
+
+def _divide_weight(editor: Editor, layer: Node, scale: torch.Tensor) -> None:
+    value = editor.value(weight_of(layer))
+    if value is None:
+        raise TypeError(f"{weight_of(layer).format_node()} is no constant")
+    _multiply(editor, layer, weight_of(layer), 1 / by_input_channel(scale, value, groups_of(layer)))
 
 
 def _multiply(editor: Editor, user: Node, constant: Node, factor: torch.Tensor) -> None:

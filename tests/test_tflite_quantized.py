@@ -394,6 +394,26 @@ def test_a_result_that_is_read_on_two_grids_is_rounded_once_for_each(tmp_path):
     assert count_operators(tmp_path / "branches.tflite")["COS"] == 0
 
 
+def test_a_float_factor_between_two_layers_stays_float(tmp_path):
+    class Scaled(nn.Module):
+        """As equalized outputs are restored, or smoothed inputs made."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+            self.factor = nn.Parameter(torch.tensor([1.0, 0.5, 0.25, 0.3])[:, None, None])
+
+        def forward(self, x):
+            return self.second(self.first(x) * self.factor).mean((2, 3))
+
+    program = quantized(program_of(Scaled(), size=(4, 4)), level=Level.INTEGER)
+    to_tflite(program, tmp_path / "scaled.tflite")
+    images = images_for(program, 16)
+    found = TfliteArtefact.open(tmp_path / "scaled.tflite").run(images)[0]
+    assert_on_the_same_step(program, found, program.run(images)[0])
+    assert count_operators(tmp_path / "scaled.tflite")["COS"] == 0
+
+
 def test_softmax_on_a_grid_that_its_kernel_has_not_is_computed_in_floats(tmp_path):
     class Scores(nn.Module):
         def forward(self, x):

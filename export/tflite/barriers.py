@@ -28,7 +28,10 @@ _ARITHMETIC = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten
 
 
 def raise_barriers(editor: Editor) -> int:
-    """Put barriers behind operators whose result is read on several grids, and where the type changes.
+    """Put barriers where the converter would make other integers, or integers of floats.
+
+    That is behind operators whose result is read on several grids, where the type changes, and behind what
+    takes a float constant.
 
     Returns:
         How many were put.
@@ -37,7 +40,9 @@ def raise_barriers(editor: Editor) -> int:
     for node in several:
         users = [user for user in node.users if user.op != "output"]
         _put(editor, node, users, before=node.next)
-    changing = [node for node in calls(editor.graph, {QUANTIZE}) if _changes_type(node)]
+    changing = [
+        node for node in calls(editor.graph, {QUANTIZE}) if _changes_type(node) or _multiplies_floats(node)
+    ]
     for node in changing:
         _put(editor, node.all_input_nodes[0], [node], before=node)
     return len(several) + len(changing)
@@ -61,6 +66,24 @@ def _changes_type(quantizer: Node) -> bool:
     others = [node for node in made + read if is_call(node, {DEQUANTIZE})]
     return any(node.args[-1] != quantizer.args[-1] for node in others) or (
         quantizer.args[-1] == torch.int16 and any(_takes_number(node) for node in made)
+    )
+
+
+def _multiplies_floats(quantizer: Node) -> bool:
+    """Whether what is quantized was computed of integers and a float constant, for which there is no kernel.
+
+    The converter would quantize the constant by itself.
+    """
+    made = origins(quantizer.all_input_nodes[0], MOVES | FUSED_ACTIVATIONS)
+    return any(
+        is_call(node, _ARITHMETIC)
+        and any(value.op == "placeholder" for value in node.all_input_nodes)
+        and any(
+            is_call(origin, {DEQUANTIZE})
+            for value in node.all_input_nodes
+            for origin in origins(value, MOVES)
+        )
+        for node in made
     )
 
 

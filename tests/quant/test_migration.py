@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from edgevit.quant.migration import Reading, migrate, smoothing_scale
+from edgevit.quant.migration import Reader, Reading, migrate, smoothing_scale
 from edgevit.quant.observation import Observed
 from edgevit.quant.precision import bit_widths
+from tests.quant.helpers import named
+from tests.rewrites.helpers import program_of
 
 W8A8 = bit_widths("w8a8")
 
 
-def reading(channel_sizes: torch.Tensor, *, seed: int = 0) -> Reading:
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(64, len(channel_sizes), generator=generator) * channel_sizes
-    weight = torch.randn(8, len(channel_sizes), generator=generator)
-    lows, highs = rows.amin(0), rows.amax(0)
-    return Reading(Observed(float(lows.min()), float(highs.max()), lows, highs), rows, [weight])
+def reading(channel_sizes: torch.Tensor, *, seed: int = 0, groups: int | None = None) -> Reading:
+    """A linear's input and weight; with groups a convolution's of a single pixel."""
+    generator, channels = torch.Generator().manual_seed(seed), len(channel_sizes)
+    values = torch.randn(64, channels, generator=generator) * channel_sizes
+    lows, highs = values.amin(0), values.amax(0)
+    observed = Observed(float(lows.min()), float(highs.max()), lows, highs)
+    if groups is None:
+        node = named(program_of(nn.Linear(channels, 8), (channels,)), "linear")
+        return Reading(observed, values, 1, [Reader(node, torch.randn(8, channels, generator=generator))])
+    conv = nn.Conv2d(channels, channels, 1, groups=groups)
+    weight = torch.randn(channels, channels // groups, 1, 1, generator=generator)
+    node = named(program_of(conv, (channels, 1, 1)), "conv2d")
+    return Reading(observed, values[:, :, None, None], 1, [Reader(node, weight)])
 
 
 def error_with(found: Reading, scale: torch.Tensor) -> float:
     """Of W8A8 in the layer's output, the grid being that of the rows themselves; no code of edgevit's."""
-    x, (weight,) = found.rows * scale, found.weights
+    (reader,) = found.readers
+    x, weight = found.values * scale, reader.weight
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     step, w = (high - low) / 255, weight / scale
     steps = w.abs().amax(1, keepdim=True) / 127
     output = (torch.round(x / step) * step) @ (torch.round(w / steps) * steps).T
-    return float((output - found.rows @ weight.T).square().sum())
+    return float((output - found.values @ weight.T).square().sum())
 
 
 def test_one_loud_channel_is_made_quiet_and_the_product_better():
@@ -57,12 +69,28 @@ def test_channels_that_are_alike_are_not_worth_a_multiplication():
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_the_weights_take_over_the_power_of_the_range_that_the_strength_says(seed, strength):
     generator = torch.Generator().manual_seed(seed)
-    peaks = torch.rand(6, generator=generator) + 0.1
-    weight = torch.rand(4, 6, generator=generator) + 0.1
-    scale = smoothing_scale(peaks, [weight], strength)
-    ratio = (peaks * scale) / (peaks ** (1 - strength) * weight.abs().amax(0) ** (1 - strength))
+    peaks, columns = (torch.rand(6, generator=generator) + 0.1 for _ in range(2))
+    scale = smoothing_scale(peaks, columns, strength)
+    ratio = (peaks * scale) / (peaks * columns) ** (1 - strength)
     assert scale.max() == 1
     torch.testing.assert_close(ratio, ratio[0].expand(6))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_loud_channel_of_a_convolution_is_made_quiet(groups):
+    scale = migrate(reading(torch.tensor([1.0, 1.0, 50.0, 2.0]), groups=groups), W8A8, "auto", free=False)
+    assert scale is not None
+    assert scale.argmin() == 2
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_a_divided_weight_undoes_the_factor(groups):
+    found = reading(torch.linspace(1, 8, 8), groups=groups)
+    (reader,) = found.readers
+    scale = torch.linspace(0.1, 1, 8)
+    expected = reader.compute(found.values, reader.weight)
+    undone = reader.compute(found.values * scale[:, None, None], reader.divided(scale))
+    torch.testing.assert_close(undone, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_channel_that_is_always_zero_gets_a_finite_factor():

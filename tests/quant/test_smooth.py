@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -79,3 +80,22 @@ def test_the_image_is_multiplied_too():
 def test_nothing_to_smooth_gives_the_very_program():
     original = program_of(Normed(), SHAPE)
     assert smooth(original, {}) == (original, {})
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_convolution_of_any_groups_computes_the_same_behind_the_factor(groups):
+    class Convolved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(4, 8, 3, padding=1, groups=groups)
+            self.second = nn.Conv2d(4, 4, 1, groups=groups, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            active = nn.functional.silu(x)
+            return self.first(active).mean(1) + self.second(active).mean(1)
+
+    original = program_of(Convolved(), (4, 5, 5))
+    found, names = smooth(original, {"silu": Smoothing("silu", SCALE, ("conv2d", "conv2d_1"))})
+    assert_same_function(found, original)
+    assert operators(found)["mul"] == 1
+    assert names["silu"].startswith("mul")
