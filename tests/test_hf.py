@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -71,15 +73,22 @@ def test_a_saved_folder_is_captured_and_exported(saved, tmp_path):
     with torch.no_grad():
         expected = model(torch.from_numpy(rgb[:, ::-1].copy() if flips else rgb)).logits.numpy()
     assert np.allclose(program.run(rgb)[0], expected, rtol=1e-4, atol=1e-5)
+    # Both are rounded: how far, this says of the one, on random weights, which amplify it.
+    with torch.no_grad():
+        exact = copy.deepcopy(model).double()(
+            torch.from_numpy(rgb[:, ::-1].copy() if flips else rgb).double()
+        )
+    rounding = float(np.abs(expected - exact.logits.numpy()).max() / np.abs(expected).max())
     to_onnx(program, tmp_path / "a.onnx")
     result = compare(
         OnnxArtefact.open(tmp_path / "a.onnx"),
         program,
         rgb,
         described="noise",
-        tolerance=TOLERANCES["fp32"],
+        tolerance=TOLERANCES["fp32"] + 4 * rounding,
         name="a.onnx",
     )
+    assert rounding < TOLERANCES["fp32"]
     assert result.passed, result.outputs
 
 

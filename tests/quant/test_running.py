@@ -30,7 +30,10 @@ def test_the_results_are_the_programs(model):
     runner = Runner(PROGRAMS[model])
     with torch.no_grad():
         found = runner.run({runner.image: IMAGES}, runner.results)
-    assert torch.equal(found[runner.results[0]], logits(PROGRAMS[model], IMAGES))
+    # Kernels may sum in another order where memory lies otherwise.
+    torch.testing.assert_close(
+        found[runner.results[0]], logits(PROGRAMS[model], IMAGES), atol=1e-6, rtol=1e-5
+    )
 
 
 @settings(max_examples=60, deadline=None)
