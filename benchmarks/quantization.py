@@ -37,7 +37,7 @@ from edgevit.images import ImageReader, open_folder  # noqa: E402
 
 FORMAT_OF: dict[Suffix, str] = {".onnx": "onnx", ".tflite": "tflite"}
 # Images on which three formats are compared: Core ML's reference evaluator takes its time.
-COMPARED = 200
+COMPARED = 1000
 
 
 @dataclass(frozen=True)
