@@ -244,7 +244,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, image_folder, seconds):
     # As a terminal does: to the whole group, the profiler's process included.
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    if process.returncode == 0:
+    # While Python shuts down, when all is written, the signal itself ends the process.
+    if process.returncode == 0 or (process.returncode == -signal.SIGINT and (tmp_path / "deep/out").exists()):
         pytest.skip("this machine was done before the interrupt")
     assert process.returncode == 130, errors
     assert errors == "error: interrupted; nothing was written\n"
