@@ -9,14 +9,13 @@ from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor
+from edgevit.quant.observation import HEADROOM
 from edgevit.quant.operators import bias_of, channel_dim, is_layer, weight_of
 
 aten = torch.ops.aten
 
 # A channel is never stretched further: what it holds is noise beside the others.
 _LARGEST_STRETCH = 2.0**10
-# Other images reach further than those that were seen, and a channel of its own range has nothing to spare.
-_HEADROOM = 1.25
 
 
 def equalize_outputs(program: Program, layers: Collection[str], peaks: Mapping[str, torch.Tensor]) -> Program:
@@ -50,7 +49,7 @@ def equalize_outputs(program: Program, layers: Collection[str], peaks: Mapping[s
 def stretch(peaks: torch.Tensor) -> torch.Tensor:
     """Each channel's peak relative to the largest, with headroom, float32 in (0, 1]."""
     largest = peaks.max().clamp_min(torch.finfo(torch.float32).tiny)
-    return (_HEADROOM * peaks / largest).clamp(1 / _LARGEST_STRETCH, 1.0)
+    return (HEADROOM * peaks / largest).clamp(1 / _LARGEST_STRETCH, 1.0)
 
 
 def can_equalize(node: Node) -> bool:

@@ -16,10 +16,10 @@ import torch
 from torch.fx import Node
 
 from edgevit.quant.grids import ActivationGrid
-from edgevit.quant.observation import Observed
+from edgevit.quant.observation import HEADROOM, Observed
 from edgevit.quant.operators import by_input_channel, groups_of, input_peaks, layer_of
 from edgevit.quant.precision import BitWidths
-from edgevit.quant.ranges import SchemeChoice, fit_weight
+from edgevit.quant.ranges import SchemeChoice, fit_weight, settled
 
 # 0 would leave everything to the activation; 1 leaves everything to the weights.
 _STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -59,13 +59,16 @@ class Reading:
     """An activation, and the layers that read it.
 
     Attributes:
-        observed: the activation on all calibration images.
-        values: the activation on some.
+        observed: the activation on the other calibration images than those of `values`.
+        peaks: (channels,) its largest absolute values on all of them.
+        values: the activation on some: what the others' ranges do not hold is cut off, as it will be of
+            images that nobody has seen.
         dim: of its channels.
         readers: layers of one kind.
     """
 
     observed: Observed
+    peaks: torch.Tensor
     values: torch.Tensor
     dim: int
     readers: Sequence[Reader]
@@ -78,22 +81,25 @@ def migrate(reading: Reading, bits: BitWidths, scheme: SchemeChoice, *, free: bo
         reading: the activation and its layers.
         bits: of weights and activations.
         scheme: of the activation's grid.
-        free: whether multiplying costs nothing at run time.
+        free: whether multiplying costs nothing at run time, because a layer norm does it.
 
     Returns:
         float32 (channels,), 1 the largest; None where leaving the activation alone is better.
     """
-    peaks = reading.observed.peaks
-    columns = [input_peaks(reader.weight, groups_of(reader.node)) for reader in reading.readers]
+    columns = torch.stack(
+        [input_peaks(reader.weight, groups_of(reader.node)) for reader in reading.readers]
+    ).amax(dim=0)
     exact = [reader.compute(reading.values, reader.weight) for reader in reading.readers]
-    least, best = _error(reading, exact, torch.ones_like(peaks), bits, scheme), None
-    least *= 1.0 if free else _WORTH_MULTIPLYING
+    alone = _error(reading, reading.observed, exact, torch.ones_like(columns), bits=bits, scheme=scheme)
+    least, best = alone * (1.0 if free else _WORTH_MULTIPLYING), None
+    # What a layer norm gives is of much the same size for any image.
+    roomy = reading.observed if free else reading.observed.wider(HEADROOM)
     for strength in _STRENGTHS:
-        scale = smoothing_scale(peaks, torch.stack(columns).amax(dim=0), strength)
-        error = _error(reading, exact, scale, bits, scheme)
+        scale = smoothing_scale(reading.observed.peaks, columns, strength)
+        error = _error(reading, roomy, exact, scale, bits=bits, scheme=scheme)
         if error < least:
-            least, best = error, scale
-    return best
+            least, best = error, strength
+    return None if best is None else smoothing_scale(reading.peaks, columns, best)
 
 
 def smoothing_scale(peaks: torch.Tensor, columns: torch.Tensor, strength: float) -> torch.Tensor:
@@ -113,17 +119,28 @@ def smoothing_scale(peaks: torch.Tensor, columns: torch.Tensor, strength: float)
 
 def _error(
     reading: Reading,
+    observed: Observed,
     exact: Sequence[torch.Tensor],
     scale: torch.Tensor,
+    *,
     bits: BitWidths,
     scheme: SchemeChoice,
 ) -> float:
-    """Squared error of what the layers compute from the activation times `scale`, all quantized."""
+    """Squared error of what the layers compute from the activation times `scale`, all quantized.
+
+    Args:
+        reading: the activation and its layers.
+        observed: the range that the activation is to have, before it is multiplied.
+        exact: what the layers compute in float.
+        scale: (channels,).
+        bits: of weights and activations.
+        scheme: of the activation's grid.
+    """
     grid = ActivationGrid.of_range(
-        float((reading.observed.lows * scale).min()),
-        float((reading.observed.highs * scale).max()),
+        float((observed.lows * scale).min()),
+        float((observed.highs * scale).max()),
         bits=bits.activations or 8,
-        scheme="sym" if scheme == "sym" else "asym",
+        scheme=settled(scheme),
     )
     along = scale.reshape([-1 if dim == reading.dim else 1 for dim in range(reading.values.dim())])
     smooth = grid.quantize(reading.values * along)

@@ -14,6 +14,10 @@ from edgevit.progress import track
 from edgevit.quant.operators import channel_dim
 from edgevit.quant.running import Runner, batches
 
+# Where all channels were given one range, each of them may leave it on images that nobody has seen, and none
+# has anything to spare.
+HEADROOM = 1.25
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -37,6 +41,11 @@ class Observed:
     def peaks(self) -> torch.Tensor:
         """(channels,) largest absolute value of each channel."""
         return torch.maximum(self.lows.abs(), self.highs.abs())
+
+    def wider(self, times: float) -> Observed:
+        """The same as if everything had been so many times as large."""
+        constant = None if self.constant is None else self.constant * times
+        return Observed(self.low * times, self.high * times, self.lows * times, self.highs * times, constant)
 
 
 def observe(program: Program, images: torch.Tensor, names: Collection[str]) -> dict[str, Observed]:

@@ -25,11 +25,11 @@ from edgevit.quant.levels import (
     without_idle_moves,
 )
 from edgevit.quant.migration import Reader, Reading, migrate
-from edgevit.quant.observation import Observed
+from edgevit.quant.observation import Observed, observe
 from edgevit.quant.operators import channel_dim, input_of, is_layer, weight_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import SchemeChoice
-from edgevit.quant.running import Runner
+from edgevit.quant.running import Runner, spread
 from edgevit.quant.smooth import Smoothing, smooth
 
 aten = torch.ops.aten
@@ -40,6 +40,8 @@ _DAMAGE = 1e-4
 _DAMAGE_OF_OUTPUT = 3e-4
 # A layer's output is equalized where that makes its noise at least so many times smaller.
 _WORTH_EQUALIZING = 4.0
+# Images on which factors are tried; ranges are those of the others.
+_TRIED_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,14 @@ class Prepared:
         program: computes what the one given does.
         levels: for it.
         smoothed: layers whose input was smoothed.
+        products: values that they read then, where no layer norm gives them: to be quantized with headroom.
         equalized: layers whose output was equalized.
     """
 
     program: Program
     levels: Levels
     smoothed: tuple[str, ...]
+    products: tuple[str, ...]
     equalized: tuple[str, ...]
 
 
@@ -76,7 +80,8 @@ def prestep(
         levels: of its operations.
         observed: every value that has a grid.
         damage: of each layer's quantization alone, KL in nats.
-        images: (n, channels, height, width) on which factors are tried; some dozens are enough.
+        images: (n, channels, height, width), all that there are: on some the factors are tried that the
+            others suggest.
         bits: of weights and activations.
         scheme: of activation grids.
     """
@@ -93,12 +98,14 @@ def prestep(
         and _gain(observed[node.name].peaks) >= _WORTH_EQUALIZING
     ]
     if not smoothings and not worth:
-        return Prepared(program, levels, (), ())
-    program, _ = smooth(program, smoothings)
+        return Prepared(program, levels, (), (), ())
+    program, smooth_values = smooth(program, smoothings)
     if worth:
         program = equalize_outputs(program, worth, {name: observed[name].peaks for name in worth})
     smoothed = tuple(layer for one in smoothings.values() for layer in one.layers)
-    return Prepared(program, without_idle_moves(program.graph, levels), smoothed, tuple(worth))
+    levels = without_idle_moves(program.graph, levels)
+    products = tuple(name for source, name in smooth_values.items() if name != source)
+    return Prepared(program, levels, smoothed, products, tuple(worth))
 
 
 def _readers(program: Program, levels: Levels, damage: Mapping[str, float]) -> dict[Node, list[Node]]:
@@ -136,19 +143,22 @@ def _smoothings(
     """The factors that pay, each found as the images reach its activation."""
     runner = Runner(program)
     by_name = {source.name: (source, layers) for source, layers in readers.items()}
+    tried = spread(torch.arange(len(images)), min(_TRIED_IMAGES, len(images) // 2))
+    others = torch.ones(len(images), dtype=torch.bool).index_fill(0, tried, False)
+    elsewhere = observe(program, images[others], list(by_name))
     found: dict[str, Smoothing] = {}
 
     def look(name: str, values: torch.Tensor) -> None:
         source, layers = by_name[name]
         read = [Reader(layer, runner.constants[weight_of(layer).name]) for layer in layers]
         dim = channel_dim(source, values.dim()) % values.dim()
-        reading = Reading(observed[name], values, dim, read)
+        reading = Reading(elsewhere[name], observed[name].peaks, values, dim, read)
         scale = migrate(reading, bits, scheme, free=_is_free(source, layers))
         if scale is not None:
             found[name] = Smoothing(name, scale, tuple(layer.name for layer in layers))
 
     with torch.no_grad():
-        runner.observe(images, list(by_name), look)
+        runner.observe(images[tried], list(by_name), look)
     return found
 
 

@@ -30,7 +30,8 @@ from edgevit.quant.grids import Scheme
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import Level, Levels, groups, without
-from edgevit.quant.observation import Observed, observe
+from edgevit.quant.narrowing import narrow
+from edgevit.quant.observation import HEADROOM, Observed, observe
 from edgevit.quant.operators import is_layer
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
 from edgevit.quant.placing import default_placement, excluded, place
@@ -46,7 +47,6 @@ from edgevit.quant.sparing import bargains, outliers
 from edgevit.quant.widening import Widening
 
 _SENSITIVITY_IMAGES = 64
-_SMOOTHING_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) 
         draft.levels,
         observed=draft.observed,
         damage=damage,
-        images=spread(calibration.images, _SMOOTHING_IMAGES),
+        images=calibration.images,
         bits=bit_widths(options.precision),
         scheme=options.scheme,
     )
@@ -280,6 +280,7 @@ def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) 
     draft.program, draft.levels = found.program, dict(found.levels)
     draft.smoothed, draft.equalized = found.smoothed, found.equalized
     draft.observed = _observe(draft.program, draft.levels, calibration)
+    draft.observed |= {name: draft.observed[name].wider(HEADROOM) for name in found.products}
     draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
     draft.sensitivity = _sensitivity(draft, calibration)
 
@@ -352,6 +353,9 @@ def _improve(
     if options.method == "hessian":
         draft.quantization = _searched(draft, calibration, options)
         return ()
+    draft.quantization = narrow(
+        draft.program, draft.quantization, calibration.images, scheme=options.scheme, seed=options.seed
+    )
     quantized = insert_quantizers(draft.program, draft.quantization)
     simulation = Simulation(draft.program, quantized, draft.quantization)
     checkpoint = None if path is None else Checkpoint(Path(path), _run_of(draft, calibration, options))

@@ -71,10 +71,14 @@ def cover(
 ) -> ActivationGrid:
     """The finest grid that holds what was observed of values that share it, as far as readers care."""
     found, width = list(observed), bits.activations or 8
-    kind: Scheme = "sym" if scheme == "sym" else "asym"
     low, high = min(value.low for value in found), max(value.high for value in found)
     low, high = without_tails(values, low, high, bits=width)
-    return ActivationGrid.of_range(low, high, bits=width, scheme=kind)
+    return ActivationGrid.of_range(low, high, bits=width, scheme=settled(scheme))
+
+
+def settled(scheme: SchemeChoice) -> Scheme:
+    """A choice for every grid: "auto" is "asym", whose grid is never coarser."""
+    return "asym" if scheme == "auto" else scheme
 
 
 def _dictated(group: Group, bits: BitWidths) -> ActivationGrid | None:

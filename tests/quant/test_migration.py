@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,11 +27,13 @@ def reading(channel_sizes: torch.Tensor, *, seed: int = 0, groups: int | None = 
     observed = Observed(float(lows.min()), float(highs.max()), lows, highs)
     if groups is None:
         node = named(program_of(nn.Linear(channels, 8), (channels,)), "linear")
-        return Reading(observed, values, 1, [Reader(node, torch.randn(8, channels, generator=generator))])
+        return Reading(
+            observed, observed.peaks, values, 1, [Reader(node, torch.randn(8, channels, generator=generator))]
+        )
     conv = nn.Conv2d(channels, channels, 1, groups=groups)
     weight = torch.randn(channels, channels // groups, 1, 1, generator=generator)
     node = named(program_of(conv, (channels, 1, 1)), "conv2d")
-    return Reading(observed, values[:, :, None, None], 1, [Reader(node, weight)])
+    return Reading(observed, observed.peaks, values[:, :, None, None], 1, [Reader(node, weight)])
 
 
 def error_with(found: Reading, scale: torch.Tensor) -> float:
@@ -59,6 +63,15 @@ def test_whatever_is_chosen_is_no_worse_than_leaving_the_activation_alone(seed, 
     if scale is not None:
         # float16 scales, and zero points, are left out of the yardstick.
         assert error_with(found, scale) <= 1.1 * error_with(found, torch.ones(len(sizes)))
+
+
+def test_range_that_other_images_go_beyond_is_not_given_away():
+    quiet = reading(torch.tensor([1.0] * 15 + [100.0]))
+    # On these images every quiet channel is four times as large as where its range was seen.
+    beyond = replace(quiet, values=quiet.values * torch.tensor([4.0] * 15 + [1.0]))
+    scale, careful = (migrate(found, W8A8, "auto", free=True) for found in (quiet, beyond))
+    assert scale is not None
+    assert careful is None or careful[-1] > scale[-1]
 
 
 def test_channels_that_are_alike_are_not_worth_a_multiplication():
