@@ -155,12 +155,19 @@ class Editor:
         """
         if set(node.users) != {user}:
             return self.add_tensor(self.path(node), value, parameter=self.is_parameter(node))
-        self._constants.pop(self.path(node), None)
+        self.set_value(node, value)
+        return node
+
+    def set_value(self, node: Node, value: torch.Tensor) -> None:
+        """Let a parameter, buffer or constant hold another tensor, for all that read it.
+
+        Where shapes change, those of all that follows are worked out again by `finish`.
+        """
         parameter = self.is_parameter(node)
+        self._constants.pop(self.path(node), None)
         if not parameter:
             self._specs[node.name] = replace(self._specs[node.name], kind=InputKind.BUFFER, persistent=True)
         self._store(node, self.path(node), value, parameter=parameter)
-        return node
 
     def replace(self, old: Node, new: Node) -> None:
         """Let `new` take the place of `old` everywhere.
@@ -239,7 +246,7 @@ class Editor:
     def _propagate_shapes(self) -> None:
         """Strides change where copies were dropped; a node that minds fails here and not on the device."""
         for node in self.graph.nodes:
-            if node.op != "call_function" or not isinstance(node.target, OpOverload):
+            if not (isinstance(node.target, OpOverload) or node.target is operator.getitem):
                 continue
             if _layouts_read(node) != self._evaluated_on[node]:
                 node.meta["val"] = self._evaluate(node)

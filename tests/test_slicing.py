@@ -1,0 +1,176 @@
+"""A sliced Program computes what the whole one does with everything zero that was dropped."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edgevit.errors import EdgevitError
+from edgevit.graph.axes import Axis, find_axes
+from edgevit.graph.program import Program
+from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.slicing import slice_axes, slice_axis
+from tests import zoo
+from tests.masking import masked
+from tests.rewrites.helpers import program_of
+
+SIZED = (3, 8, 8)
+MODELS = [pytest.param(name, marks=[] if name in zoo.TIMM else [pytest.mark.slow]) for name in zoo.MODELS]
+
+
+def free(program: Program) -> list[Axis]:
+    return [axis for axis in find_axes(program) if not axis.fixed]
+
+
+def some(axis: Axis, source: random.Random) -> list[int]:
+    return sorted(source.sample(range(axis.size), source.randint(1, axis.size - 1)))
+
+
+def logits(program: Program, images: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(program.run(images.numpy())[0])
+
+
+def check_law(program: Program, keep: dict[Axis, list[int]], images: torch.Tensor) -> None:
+    expected = masked(program, keep, images)
+    found = logits(slice_axes(program, keep), images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_slice_of_any_axis_is_the_whole_with_the_rest_zero(name):
+    module, shape = zoo.MODELS[name]()
+    program, source, images = (
+        prepare_for_export(program_of(module, shape)),
+        random.Random(0),
+        zoo.example(shape),
+    )
+    by_role: dict[str, list[Axis]] = {}
+    for axis in free(program):
+        by_role.setdefault(axis.role, []).append(axis)
+    assert "residual" in by_role
+    whole = logits(program, images)
+    for axes in by_role.values():
+        axis = source.choice(axes)
+        keep = {axis: some(axis, source)}
+        check_law(program, keep, images)
+        assert not torch.equal(masked(program, keep, images), whole), f"{axis.name} is of no consequence"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_axes_can_be_sliced_at_once(name):
+    module, shape = zoo.MODELS[name]()
+    program, source = prepare_for_export(program_of(module, shape)), random.Random(1)
+    check_law(program, {axis: some(axis, source) for axis in free(program)}, zoo.example(shape))
+
+
+class Block(nn.Module):
+    """A network of one attention and one MLP, whose axes can be told apart by their sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, 12, 4, 4), nn.LayerNorm(12)
+        self.qk, self.v, self.out = nn.Linear(12, 2 * 3 * 5), nn.Linear(12, 3 * 7), nn.Linear(3 * 7, 12)
+        self.up, self.down, self.head = nn.Linear(12, 20), nn.Linear(20, 12), nn.Linear(12, 4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(image).flatten(2).transpose(1, 2)
+        normal = self.norm(tokens)
+        query, key = (part.unflatten(-1, (3, 5)).transpose(1, 2) for part in self.qk(normal).chunk(2, dim=-1))
+        value = self.v(normal).unflatten(-1, (3, 7)).transpose(1, 2)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.out(attended.transpose(1, 2).flatten(2))
+        return self.head((tokens + self.down(self.up(tokens).relu())).mean(1))
+
+
+@pytest.fixture(scope="module")
+def block() -> Program:
+    torch.manual_seed(0)
+    return prepare_for_export(program_of(Block(), SIZED))
+
+
+def by_size(program: Program) -> dict[int, Axis]:
+    return {axis.size: axis for axis in free(program)}
+
+
+def test_the_axes_of_a_block_and_what_they_are(block):
+    roles = {axis.size: axis.role for axis in find_axes(block) if not axis.fixed}
+    assert roles == {12: "residual", 3: "heads", 5: "query-key", 7: "value", 20: "hidden"}
+
+
+def test_what_belongs_to_the_outside_is_fixed_with_its_reason():
+    program = prepare_for_export(program_of(nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten()), SIZED))
+    fixed = {axis.size: axis.fixed for axis in find_axes(program)}
+    assert fixed == {3: "it is the image", 5: "it is the result", 8: "it is the extent of a kernel"}
+
+
+def test_an_operator_without_a_rule_fixes_what_it_reads_and_is_named():
+    def model(image: torch.Tensor) -> torch.Tensor:
+        return torch.sort(layer(image.mean((2, 3))), dim=-1).values.sum(-1)
+
+    layer = nn.Linear(3, 6)
+    module = nn.Sequential()
+    module.layer, module.forward = layer, model
+    program = prepare_for_export(program_of(module, SIZED))
+    axis = next(axis for axis in find_axes(program) if axis.size == 6)
+    assert axis.fixed == "aten.sort.default is not known to slicing"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.randoms(use_true_random=False), st.sets(st.sampled_from([3, 5, 7, 12, 20]), min_size=1))
+def test_the_law_for_any_axes_and_indices(block, source, sizes):
+    axes = by_size(block)
+    images = torch.randn(2, *SIZED, generator=torch.Generator().manual_seed(0))
+    check_law(block, {axes[size]: some(axes[size], source) for size in sorted(sizes)}, images)
+
+
+def test_keeping_everything_changes_nothing(block):
+    images = torch.randn(2, *SIZED)
+    found = slice_axes(block, {axis: range(axis.size) for axis in free(block)})
+    torch.testing.assert_close(logits(found, images), logits(block, images), rtol=0, atol=0)
+
+
+def test_the_original_stays_as_it_is(block):
+    before = {path: tuple(value.shape) for path, value in block.exported.state_dict.items()}
+    slice_axis(block, by_size(block)[20], [0])
+    assert {path: tuple(value.shape) for path, value in block.exported.state_dict.items()} == before
+
+
+def test_slices_of_slices(block):
+    once = slice_axis(block, by_size(block)[20], [1, 4, 9, 16])
+    twice = slice_axis(once, by_size(once)[4], [0, 3])
+    images = torch.randn(2, *SIZED)
+    direct = slice_axis(block, by_size(block)[20], [1, 16])
+    torch.testing.assert_close(logits(twice, images), logits(direct, images))
+
+
+def test_what_is_sliced_can_be_saved_and_loaded(block, tmp_path):
+    small = slice_axis(block, by_size(block)[7], [2, 3])
+    small.save(tmp_path / "small.pt2")
+    images = torch.randn(2, *SIZED)
+    torch.testing.assert_close(logits(Program.load(tmp_path / "small.pt2"), images), logits(small, images))
+
+
+@pytest.mark.parametrize(
+    ("keep", "sentence"),
+    [
+        ([], "no index is left of 20"),
+        ([1, 1], "different, in ascending order"),
+        ([3, 2], "different, in ascending order"),
+        ([20], "from 0 to 19"),
+        ([-1], "from 0 to 19"),
+    ],
+)
+def test_indices_that_are_none_are_refused(block, keep, sentence):
+    with pytest.raises(EdgevitError, match=sentence):
+        slice_axis(block, by_size(block)[20], keep)
+
+
+def test_an_axis_that_is_fixed_is_refused_with_its_reason(block):
+    kernel = next(axis for axis in find_axes(block) if axis.fixed == "it is the extent of a kernel")
+    with pytest.raises(EdgevitError, match="it is the extent of a kernel"):
+        slice_axis(block, kernel, [0])
