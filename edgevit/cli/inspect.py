@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,10 @@ from edgevit.cli import options, output
 from edgevit.errors import EdgevitError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgevit.export.placement import BackendPlacement
+    from edgevit.graph.axes import Axis
     from edgevit.graph.inspection import Inspection
     from edgevit.graph.program import Program
     from edgevit.quant.bridges import Bridge
@@ -28,8 +32,9 @@ _ARTEFACTS = (".onnx", ".tflite", ".mlpackage")
 @click.option(
     "--blocks", is_flag=True, help="Of a Program: its bridge blocks and reconstruction blocks as well."
 )
+@click.option("--axes", is_flag=True, help="Of a Program: what can shrink, and what may not, as well.")
 @options.reporting
-def command(file: str, device: str | None, blocks: bool, as_json: bool, quiet: bool) -> None:
+def command(file: str, *, device: str | None, blocks: bool, axes: bool, as_json: bool, quiet: bool) -> None:
     """Show what FILE holds.
 
     Of a Program, a .pt2 file: the card, the operators, the size and the cost. Of an artefact, .onnx,
@@ -37,32 +42,37 @@ def command(file: str, device: str | None, blocks: bool, as_json: bool, quiet: b
     """
     output.prepare(as_json=as_json, quiet=quiet)
     if Path(file).suffix in _ARTEFACTS:
-        if blocks:
-            raise EdgevitError(
-                f"--blocks: {file} is an artefact; quantization looks for blocks in a Program, a .pt2 file"
-            )
+        if blocks or axes:
+            name = "blocks" if blocks else "axes"
+            raise EdgevitError(f"--{name}: {file} is an artefact; {name} are of a Program, a .pt2 file")
         _inspect_artefact(file, device, as_json=as_json)
         return
     if device is not None:
         raise EdgevitError(
             f"--device: {file} is no artefact, and no device runs anything else; export it, then inspect that"
         )
-    _inspect_program(file, blocks=blocks, as_json=as_json)
+    _inspect_program(file, blocks=blocks, axes=axes, as_json=as_json)
 
 
-def _inspect_program(file: str, *, blocks: bool, as_json: bool) -> None:
+def _inspect_program(file: str, *, blocks: bool, axes: bool, as_json: bool) -> None:
+    from edgevit.graph.axes import find_axes
     from edgevit.graph.inspection import inspect
     from edgevit.graph.program import Program
+    from edgevit.graph.rewrites import prepare_for_export
 
     program = Program.load(file)
     found = inspect(program)
     parts = _parts(program) if blocks else None
+    shrinking = find_axes(prepare_for_export(program)) if axes else None
     if as_json:
-        output.print_json({**vars(found), **({} if parts is None else vars(parts))})
+        extra = {} if shrinking is None else {"axes": shrinking}
+        output.print_json({**vars(found), **({} if parts is None else vars(parts)), **extra})
         return
     _print_inspection(found)
     if parts is not None:
         _print_parts(parts)
+    if shrinking is not None:
+        _print_axes(shrinking)
 
 
 def _print_inspection(found: Inspection) -> None:
@@ -138,6 +148,21 @@ def _print_parts(parts: _Parts) -> None:
             f"{block.kind:>15}  {block.name:{width}}  {describe_count(block.parameters):>8} parameters, "
             f"{describe_count(block.macs):>8} multiply-accumulates"
         )
+
+
+def _print_axes(axes: Sequence[Axis]) -> None:
+    free, fixed = [axis for axis in axes if not axis.fixed], [axis for axis in axes if axis.fixed]
+    click.echo(f"{'axes':>15}  {len(free)}")
+    width = max((len(axis.name) for axis in free), default=0)
+    for axis in free:
+        tensors = len({touch.path for touch in axis.touches})
+        click.echo(
+            f"{axis.size:>15}  {axis.name:{width}}  in {tensors} tensors, "
+            f"{100 * axis.share:.1f} % of the model"
+        )
+    click.echo(f"{'fixed':>15}  {len(fixed)}")
+    for reason, count in Counter(axis.fixed for axis in fixed).most_common():
+        click.echo(f"{count:>15}  {reason}")
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

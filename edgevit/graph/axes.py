@@ -64,6 +64,7 @@ class Axis:
         role: what it is to the model.
         size: how many indices it has.
         touches: every parameter and buffer that it occurs in.
+        share: of all numbers that the model stores, those in the tensors in which it occurs, 0 to 1.
         fixed: why it may not be sliced; None where it may.
     """
 
@@ -71,12 +72,8 @@ class Axis:
     role: Role
     size: int
     touches: tuple[Touch, ...]
+    share: float
     fixed: str | None
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers the tensors have in which it occurs."""
-        return sum({touch.path: touch.numbers for touch in self.touches}.values())
 
 
 class Dimensions:
@@ -112,7 +109,9 @@ class Dimensions:
         Those come first that touch most.
         """
         touches: dict[Dim, dict[Touch, None]] = {}
+        everything = 0
         for node, path, value in stored_tensors(self.program):
+            everything += value.numel()
             for place, dim in enumerate(self.of[node]):
                 for leaf in dim.leaves():
                     if leaf.size > 1:
@@ -124,8 +123,9 @@ class Dimensions:
             names[f"{first}:{role}"] += 1
             number = names[f"{first}:{role}"]
             name = f"{first}:{role}" + (f"#{number}" if number > 1 else "")
-            found[Axis(name, role, leaf.size, tuple(where), leaf.fixed)] = leaf
-        return dict(sorted(found.items(), key=lambda item: -item[0].numbers))
+            numbers = sum({touch.path: touch.numbers for touch in where}.values())
+            found[Axis(name, role, leaf.size, tuple(where), numbers / everything, leaf.fixed)] = leaf
+        return dict(sorted(found.items(), key=lambda item: -item[0].share))
 
 
 def find_axes(program: Program) -> tuple[Axis, ...]:
