@@ -16,7 +16,7 @@ import torch
 from torch.fx import Node
 
 from edgevit.quant.grids import ActivationGrid
-from edgevit.quant.observation import HEADROOM, Observed
+from edgevit.quant.observation import Observed, headroom
 from edgevit.quant.operators import by_input_channel, groups_of, input_peaks, layer_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import SchemeChoice, fit_weight, settled
@@ -93,7 +93,7 @@ def migrate(reading: Reading, bits: BitWidths, scheme: SchemeChoice, *, free: bo
     alone = _error(reading, reading.observed, exact, torch.ones_like(columns), bits=bits, scheme=scheme)
     least, best = alone * (1.0 if free else _WORTH_MULTIPLYING), None
     # What a layer norm gives is of much the same size for any image.
-    roomy = reading.observed if free else reading.observed.wider(HEADROOM)
+    roomy = reading.observed if free else reading.observed.wider(headroom(bits.activations))
     for strength in _STRENGTHS:
         scale = smoothing_scale(reading.observed.peaks, columns, strength)
         error = _error(reading, roomy, exact, scale, bits=bits, scheme=scheme)

@@ -19,6 +19,14 @@ from edgevit.quant.running import Runner, batches
 HEADROOM = 1.25
 
 
+def headroom(bits: int | None) -> float:
+    """How much wider than what was seen a grid of so many bits is made then.
+
+    With fewer than 8 bits a step is worth more than what is cut off.
+    """
+    return HEADROOM if bits is not None and bits >= 8 else 1.0
+
+
 @dataclass(frozen=True)
 class Observed:
     """One value of the graph over all calibration images.

@@ -31,7 +31,7 @@ from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import Level, Levels, groups, without
 from edgevit.quant.narrowing import narrow
-from edgevit.quant.observation import HEADROOM, Observed, observe
+from edgevit.quant.observation import Observed, headroom, observe
 from edgevit.quant.operators import is_layer
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
 from edgevit.quant.placing import default_placement, excluded, place
@@ -280,7 +280,8 @@ def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) 
     draft.program, draft.levels = found.program, dict(found.levels)
     draft.smoothed, draft.equalized = found.smoothed, found.equalized
     draft.observed = _observe(draft.program, draft.levels, calibration)
-    draft.observed |= {name: draft.observed[name].wider(HEADROOM) for name in found.products}
+    wider = headroom(bit_widths(options.precision).activations)
+    draft.observed |= {name: draft.observed[name].wider(wider) for name in found.products}
     draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
     draft.sensitivity = _sensitivity(draft, calibration)
 
