@@ -93,3 +93,14 @@ def test_the_image_itself_can_be_observed():
     name, batch = Runner(program).image, images()
     found = observe(program, batch, [name])[name]
     assert (found.low, found.high) == (float(batch.min()), float(batch.max()))
+
+
+def test_wider_is_what_would_be_seen_of_larger_numbers():
+    program = PROGRAMS[Net]
+    name = named(program, "conv2d").name
+    found = observe(program, images(), [name])[name].wider(1.25)
+    value = values(program, [name])[name] * 1.25
+    assert (found.low, found.high) == (pytest.approx(float(value.min())), pytest.approx(float(value.max())))
+    assert torch.allclose(found.lows, value.amin((0, 2, 3)))
+    assert torch.allclose(found.highs, value.amax((0, 2, 3)))
+    assert constant_of(0.5).wider(1.25).constant == 0.625

@@ -22,7 +22,7 @@ from edgevit.quant.precision import BIT_WIDTHS
 from edgevit.quant.quantizing import QuantizeResult, quantize
 from edgevit.quant.sensitivity import changed
 from edgevit.quant.simulation import is_layer_with_integers
-from tests.quant.helpers import SHAPE, Folded, Net, Tokens, images, logits, named, seeded
+from tests.quant.helpers import SHAPE, Folded, Net, Tokens, images, logits, named, seeded, values
 from tests.rewrites.helpers import program_of
 
 PROGRAMS = {model: program_of(seeded(model), SHAPE) for model in (Net, Tokens, Folded)}
@@ -387,6 +387,28 @@ def test_a_layer_of_unlike_channels_is_equalized_and_named(monkeypatch):
     plain = run(program, placement="layers")
     assert plain.equalized == ()
     assert error < float((logits(plain.program) - expected).abs().max())
+
+
+@pytest.mark.parametrize(("precision", "room"), [("w8a8", 1.25), ("w6a6", 1.0)])
+def test_a_product_that_smooths_has_headroom_at_8_bits(precision, room, monkeypatch):
+    monkeypatch.setattr(presteps, "_DAMAGE", 0.0)
+
+    class Loud(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+            with torch.no_grad():
+                self.mix.weight[0] *= 100
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(nn.functional.relu(self.mix(x))).mean((2, 3))
+
+    result = run(program_of(seeded(Loud), SHAPE), placement="inputs", precision=precision, method="minmax")
+    product = named(result.program, "mul")
+    (pair,) = product.users
+    scale, zero_point, _, highest, _ = pair.args[1:]
+    seen = values(result.program, [product.name], torch.from_numpy(IMAGES))[product.name].max()
+    assert (highest - zero_point) * scale == pytest.approx(room * float(seen), rel=0.05)
 
 
 def test_channels_last_layers_are_equalized_along_their_channels(monkeypatch):
