@@ -120,11 +120,15 @@ class Editor:
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
         """Add a call of an ATen operator, with its shape and dtype worked out."""
         node = self.graph.call_function(target, args, kwargs)
+        self.evaluate_again(node)
+        return node
+
+    def evaluate_again(self, node: Node) -> None:
+        """Work out what a call gives, after it was made or changed by hand."""
         if self._origin is not None and "nn_module_stack" in self._origin.meta:
             node.meta["nn_module_stack"] = self._origin.meta["nn_module_stack"]
         node.meta["val"] = self._evaluate(node)
         self._evaluated_on[node] = _layouts_read(node)
-        return node
 
     def add_tensor(self, path: str, value: torch.Tensor, *, parameter: bool = False) -> Node:
         """Give the graph one more parameter or (persistent) buffer.

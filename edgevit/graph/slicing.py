@@ -47,9 +47,8 @@ def slice_axes(program: Program, keep: Mapping[Axis, Sequence[int]]) -> Program:
         small = sliced(value, dimensions.of[node], choices)
         if small.shape != value.shape:
             editor.set_value(nodes[node.name], small)
-    for node, dims in dimensions.of.items():
-        if node.target in _LITERALS:
-            _LITERALS[node.target](_Resized(node, nodes[node.name], dims, dimensions.of, choices))
+    for node in dimensions.of:
+        resize(node, nodes[node.name], dimensions, choices)
     return editor.finish("slice", axes=len(keep))
 
 
@@ -64,6 +63,19 @@ def sliced(value: torch.Tensor, dims: Sequence[Dim], choices: Choices) -> torch.
         if any(leaf in choices for leaf in dim.leaves()):
             value = value.index_select(place, dim.kept(choices).to(value.device))
     return value
+
+
+def resize(node: Node, copy: Node, dimensions: Dimensions, choices: Choices) -> None:
+    """Let the literal sizes of a call's copy follow.
+
+    Args:
+        node: the call in the original graph.
+        copy: its copy in a graph that is edited.
+        dimensions: of the original graph.
+        choices: what is kept.
+    """
+    if node.target in _LITERALS:
+        _LITERALS[node.target](_Resized(node, copy, dimensions.of[node], dimensions.of, choices))
 
 
 def _check(axis: Axis, indices: Sequence[int]) -> None:
