@@ -1,7 +1,7 @@
 """Accuracy, latency, size and cost of quantized artefacts, edgevit's beside its peers' in one run.
 
-Usage: python benchmarks/quantization.py [--shared DIR] [--models vit_tiny,hybrid] [--peers NAME,...]
-           [--calib N] [--images N] [--write docs/quantization.md]
+Usage: python benchmarks/quantization.py [--shared DIR] [--models vit_tiny,hybrid,hybrid_256]
+           [--peers "NAME;..."] [--calib N] [--images N] [--write docs/quantization.md]
 
 Two models with real weights: ViT-Tiny on ImageNet validation images, and MobileViT-xxs trained on CIFAR-10,
 at the 64 pixels it was trained for and, for latency's sake, at the 256 that MobileViT is made for.

@@ -184,6 +184,13 @@ def test_indices_that_are_none_are_refused(block, keep, sentence):
         slice_axis(block, by_size(block)[20], keep)
 
 
+def test_an_axis_of_another_program_is_refused(block):
+    axis = by_size(block)[20]
+    small = slice_axis(block, axis, [0, 1])
+    with pytest.raises(EdgevitError, match="is no axis of model"):
+        slice_axis(small, axis, [0])
+
+
 def test_an_axis_that_is_fixed_is_refused_with_its_reason(block):
     kernel = next(axis for axis in find_axes(block) if axis.fixed == "it is the extent of a kernel")
     with pytest.raises(EdgevitError, match="it is the extent of a kernel"):

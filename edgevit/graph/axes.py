@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.fx import Node
@@ -27,7 +27,7 @@ aten = torch.ops.aten
 # convolution that sees more than a pixel gives or reads.
 Role = Literal["heads", "query-key", "value", "residual", "channels", "hidden"]
 # A dimension that takes part in several is the first of them.
-_ROLES: tuple[Role, ...] = ("heads", "query-key", "value", "residual", "channels", "hidden")
+_ROLES: tuple[Role, ...] = get_args(Role)
 
 # Stands for the batch in sizes: a prime that no model has for a size, so that windows in the batch come
 # apart.
@@ -36,7 +36,7 @@ _BATCH = 1_000_003
 _PRODUCTS = frozenset({aten.matmul.default, aten.bmm.default})
 _ATTENTION = frozenset({aten.scaled_dot_product_attention.default})
 _SUMS = frozenset({aten.add.Tensor})
-_LAYERS = frozenset({aten.linear.default, aten.conv1d.default, aten.conv2d.default})
+LAYERS = frozenset({aten.linear.default, aten.conv1d.default, aten.conv2d.default})
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _roles(dimensions: Dimensions) -> dict[Dim, Role]:
             note([out[-1]], "value")
         elif is_call(node, _SUMS) and len(computed) == 2:
             note(out, "residual")
-        elif is_call(node, _LAYERS) and len(dimensions.of[tensors[1]]) > 2:
+        elif is_call(node, LAYERS) and len(dimensions.of[tensors[1]]) > 2:
             weight = dimensions.of[tensors[1]]
             if any(dim.size > 1 for dim in weight[2:]):
                 note(weight[:2], "channels")

@@ -153,7 +153,7 @@ def _elementwise_of_first(call: Call) -> None:
 
 
 def _matmul(call: Call) -> None:
-    left, right = call.tensors() if len(call.tensors()) == 2 else [call.input()] * 2
+    left, right = call.tensor(0) or [], call.tensor(1) or []
     if min(len(left), len(right)) < 2:
         _unknown(call)
         return
@@ -262,7 +262,7 @@ def _slice(call: Call) -> None:
         return
     first, step = call.argument(2, "start") or 0, call.argument(4, "step", 1)
     if step != 1 or not isinstance(first, int):
-        fix([call.out[place], inputs[place]], "some of it are read")
+        fix([call.out[place], inputs[place]], "some of it is read")
         return
     first = max(0, first + size) if first < 0 else first
     pieces = divided(inputs[place], [first, kept, size - first - kept])
@@ -275,7 +275,7 @@ def _getitem(call: Call) -> None:
 
 
 def _reduction(call: Call) -> None:
-    """Some dimensions are summed or averaged away; over what is left of them when they are sliced."""
+    """Some dimensions are summed or averaged away: they keep their sizes, the others stay what they are."""
     inputs, places = call.input(), call.argument(1, "dim")
     if call.node.target is aten.linalg_vector_norm.default:
         places = call.argument(2, "dim")

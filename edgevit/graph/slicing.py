@@ -34,12 +34,18 @@ def slice_axes(program: Program, keep: Mapping[Axis, Sequence[int]]) -> Program:
         keep: for each axis the indices that stay, in ascending order, each at most once.
 
     Raises:
-        EdgevitError: when an axis may not be sliced, or the indices are none, repeated or beyond its size.
+        EdgevitError: when an axis is another program's or may not be sliced, or the indices are none,
+            repeated or beyond its size.
     """
     for axis, indices in keep.items():
         _check(axis, indices)
     dimensions = Dimensions(program)
     dims = dimensions.axes()
+    for axis in keep:
+        if axis not in dims:
+            raise EdgevitError(
+                f"{axis.name}: is no axis of {program.card.name}; take those that find_axes gives of it"
+            )
     choices = {dims[axis]: torch.tensor(list(indices)) for axis, indices in keep.items()}
     editor = Editor(program)
     nodes = {node.name: node for node in editor.graph.nodes}

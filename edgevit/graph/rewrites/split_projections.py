@@ -9,15 +9,13 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
-from edgevit.graph.axes import Dimensions, stored_tensors
+from edgevit.graph.axes import LAYERS, Dimensions, stored_tensors
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls, is_call
 from edgevit.graph.slicing import resize, sliced
 
 aten = torch.ops.aten
-
-_LAYERS = {aten.linear.default, aten.conv1d.default, aten.conv2d.default}
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def _fused(unbind: Node, dimensions: Dimensions) -> _Fused | None:
         and node is not unbind
         and any(leaf is number for dim in dims if isinstance(dim, Dim) for leaf in dim.leaves())
     ]
-    if number.form != "whole" or not carriers or not is_call(carriers[0], _LAYERS):
+    if number.form != "whole" or not carriers or not is_call(carriers[0], LAYERS):
         return None
     chain = all(
         list(node.users) == [after] for node, after in zip(carriers, [*carriers[1:], unbind], strict=True)
