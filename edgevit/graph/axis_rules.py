@@ -194,7 +194,7 @@ def _attention(call: Call) -> None:
 
 def _softmax(call: Call) -> None:
     _elementwise_of_first(call)
-    fix([call.out[_place(call, 1, "dim")]], "a softmax is taken over it")
+    fix([call.out[_place(call, 1, "dim", call.out)]], "a softmax is taken over it")
 
 
 def _reshape(call: Call) -> None:
@@ -209,14 +209,14 @@ def _permute(call: Call) -> None:
 
 def _transpose(call: Call) -> None:
     order = list(call.input())
-    first, second = _place(call, 1, "dim0"), _place(call, 2, "dim1")
+    first, second = _place(call, 1, "dim0", order), _place(call, 2, "dim1", order)
     order[first], order[second] = order[second], order[first]
     for dim, source in zip(call.out, order, strict=True):
         same(dim, source)
 
 
 def _cat(call: Call) -> None:
-    place = _place(call, 1, "dim", 0)
+    place = _place(call, 1, "dim", call.out, 0)
     parts = [call.dims[part] for part in call.node.args[0]]  # type: ignore[union-attr,index]
     same(call.out[place], total([part[place] for part in parts]))
     for part in parts:
@@ -224,7 +224,7 @@ def _cat(call: Call) -> None:
 
 
 def _stack(call: Call) -> None:
-    place = _place(call, 1, "dim", 0)
+    place = _place(call, 1, "dim", call.out, 0)
     fix([call.out[place]], "it numbers parts of one tensor")
     others = _without(call.out, place)
     for part in call.node.args[0]:  # type: ignore[union-attr]
@@ -232,7 +232,7 @@ def _stack(call: Call) -> None:
 
 
 def _split(call: Call) -> None:
-    place = _place(call, 2, "dim", 0)
+    place = _place(call, 2, "dim", call.input(), 0)
     inputs, pieces = call.input(), call.dims[call.node]
     found = divided(inputs[place], [piece[place].size for piece in pieces])
     for piece, dim in zip(pieces, found, strict=True):
@@ -241,27 +241,28 @@ def _split(call: Call) -> None:
 
 
 def _unbind(call: Call) -> None:
-    place = _place(call, 1, "dim", 0)
+    place = _place(call, 1, "dim", call.input(), 0)
     fix([call.input()[place]], "it numbers parts of one tensor")
     for piece in call.dims[call.node]:
         _all_same(piece, _without(call.input(), place))
 
 
 def _select(call: Call) -> None:
-    place = _place(call, 1, "dim", 0)
+    place = _place(call, 1, "dim", call.input(), 0)
     fix([call.input()[place]], "one of it is read")
     _all_same(call.out, _without(call.input(), place))
 
 
 def _slice(call: Call) -> None:
-    place, inputs = _place(call, 1, "dim", 0), call.input()
+    place, inputs = _place(call, 1, "dim", call.out, 0), call.input()
     _others_same(call.out, inputs, place)
     size, kept = inputs[place].size, call.out[place].size
     if size == kept:
         same(call.out[place], inputs[place])
         return
     first, step = call.argument(2, "start") or 0, call.argument(4, "step", 1)
-    if step != 1 or not isinstance(first, int):
+    # What keeps its size anyway, as the batch does, need not come apart.
+    if step != 1 or not isinstance(first, int) or all(leaf.fixed for leaf in inputs[place].leaves()):
         fix([call.out[place], inputs[place]], "some of it is read")
         return
     first = max(0, first + size) if first < 0 else first
@@ -311,22 +312,28 @@ def _roll(call: Call) -> None:
     fix([call.out[place] for place in places] or call.out, "it is rolled")
 
 
+def _repeat(call: Call) -> None:
+    out, inputs = call.out, call.input()
+    added = [Dim(1) for _ in out[len(inputs) :]]
+    for source, dim, times in zip([*added, *inputs], out, call.argument(1, "repeats"), strict=True):
+        if times == 1:
+            same(source, dim)
+        else:
+            fix([source, dim], "it is repeated")
+
+
 def _made(call: Call) -> None:
     fix(call.out, "it is made in the graph")
 
 
 def _cumulative(call: Call) -> None:
     _elementwise_of_first(call)
-    fix([call.out[_place(call, 1, "dim")]], "it is summed up along")
+    fix([call.out[_place(call, 1, "dim", call.out)]], "it is summed up along")
 
 
-def _place(call: Call, argument: int, name: str, default: int | None = None) -> int:
-    """A dimension's place, counted from the front, of the result or, where that is a tuple, the input."""
-    place = int(call.argument(argument, name, default))
-    shape = call.dims[call.node]
-    tuple_given = bool(shape) and isinstance(shape[0], list)
-    rank = max(len(shape), len(call.input()) if isinstance(call.node.args[0], Node) else 0)
-    return place % (len(call.input()) if tuple_given else rank)
+def _place(call: Call, argument: int, name: str, dims: Dims, default: int | None = None) -> int:
+    """The place of a dimension that an argument names, counted from the front of `dims`."""
+    return int(call.argument(argument, name, default)) % len(dims)
 
 
 def _without(dims: Dims, place: int) -> Dims:
@@ -427,6 +434,7 @@ RULES: dict[Any, Rule] = {
     aten.upsample_bicubic2d.vec: _on_a_grid(2),
     aten.upsample_nearest2d.vec: _on_a_grid(2),
     aten.pad.default: _pad,
+    aten.repeat.default: _repeat,
     aten.roll.default: _roll,
     aten.zeros.default: _made,
     aten.arange.start_step: _made,
