@@ -26,6 +26,7 @@ from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
 from edgevit.quant.devices import moved, on
 from edgevit.quant.floor import Floor
+from edgevit.quant.folding import fold_factors
 from edgevit.quant.grids import Scheme
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import LearningOptions
@@ -195,7 +196,8 @@ def quantize(
         )
         blocks = _improve(draft, calibration, options, checkpoint)
         drop = _meet_floor(draft, calibration, options)
-        quantized = insert_quantizers(draft.program, draft.quantization)
+        folded = fold_factors(draft.program, draft.quantization.levels)
+        quantized = insert_quantizers(folded, draft.quantization)
     if torch_device != "cpu":
         quantized = moved(quantized, "cpu")
     result = QuantizeResult(

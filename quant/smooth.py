@@ -62,7 +62,7 @@ def _smooth(editor: Editor, source: Node, layers: list[Node], scale: torch.Tenso
         _divide_weight(editor, layer, scale)
     affine = _affine(source, scale) if set(source.users) == set(layers) else []
     for constant in affine:
-        _multiply(editor, source, constant, scale)
+        multiply_constant(editor, source, constant, scale)
     if affine:
         return source
     with editor.before(layers[0]):
@@ -85,14 +85,19 @@ def _affine(node: Node, scale: torch.Tensor) -> list[Node]:
 
 
 def _divide_weight(editor: Editor, layer: Node, scale: torch.Tensor) -> None:
-    value = editor.value(weight_of(layer))
-    if value is None:
-        raise TypeError(f"{weight_of(layer).format_node()} is no constant")
-    _multiply(editor, layer, weight_of(layer), 1 / by_input_channel(scale, value, groups_of(layer)))
+    value = constant_value(editor, weight_of(layer))
+    multiply_constant(editor, layer, weight_of(layer), 1 / by_input_channel(scale, value, groups_of(layer)))
 
 
-def _multiply(editor: Editor, user: Node, constant: Node, factor: torch.Tensor) -> None:
+def constant_value(editor: Editor, constant: Node) -> torch.Tensor:
+    """What a weight or bias holds."""
     value = editor.value(constant)
     if value is None:
         raise TypeError(f"{constant.format_node()} is no constant")
+    return value
+
+
+def multiply_constant(editor: Editor, user: Node, constant: Node, factor: torch.Tensor) -> None:
+    """Let `user` read a weight or bias times `factor`; what else reads it keeps its values."""
+    value = constant_value(editor, constant)
     user.replace_input_with(constant, editor.with_value(constant, user, value * factor))
