@@ -21,6 +21,7 @@ from edgevit.graph.rewrites.spell_out_silu import spell_out_silu
 from edgevit.graph.weights import digest
 from edgevit.progress import track
 from edgevit.quant import nncf_engine
+from edgevit.quant.bias_correction import correct_biases
 from edgevit.quant.blocks import find_blocks, macs_by_node
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
@@ -350,15 +351,23 @@ def _keep_float(draft: _Draft, layer: str, reason: str) -> None:
 def _improve(
     draft: _Draft, calibration: Calibration, options: QuantizeOptions, path: str | Path | None
 ) -> tuple[BlockResult, ...]:
-    """Search or learn, as the method says."""
-    if options.engine == "nncf" or options.method == "minmax" or not draft.quantization.weights:
+    """Search or learn, as the method says, and correct biases."""
+    if options.engine == "nncf" or not draft.quantization.weights:
         return ()
     if options.method == "hessian":
         draft.quantization = _searched(draft, calibration, options)
-        return ()
-    draft.quantization = narrow(
-        draft.program, draft.quantization, calibration.images, scheme=options.scheme, seed=options.seed
-    )
+    elif options.method == "reconstruct":
+        draft.quantization = narrow(
+            draft.program, draft.quantization, calibration.images, scheme=options.scheme, seed=options.seed
+        )
+    draft.quantization = correct_biases(draft.program, draft.quantization, calibration.images)
+    return _reconstructed(draft, calibration, options, path) if options.method == "reconstruct" else ()
+
+
+def _reconstructed(
+    draft: _Draft, calibration: Calibration, options: QuantizeOptions, path: str | Path | None
+) -> tuple[BlockResult, ...]:
+    """Learn block by block."""
     quantized = insert_quantizers(draft.program, draft.quantization)
     simulation = Simulation(draft.program, quantized, draft.quantization)
     checkpoint = None if path is None else Checkpoint(Path(path), _run_of(draft, calibration, options))

@@ -29,7 +29,7 @@ def outliers(found: Sequence[LayerSensitivity], *, share: float = 0.25, least: f
 
 
 def bargains(
-    found: Sequence[LayerSensitivity], macs: Mapping[str, int], *, budget: float = 2e-3, share: float = 0.02
+    found: Sequence[LayerSensitivity], macs: Mapping[str, int], *, budget: float = 2e-3, share: float = 0.05
 ) -> list[str]:
     """The layers that do much damage for little arithmetic, best bargain first.
 

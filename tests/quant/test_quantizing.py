@@ -26,7 +26,7 @@ from tests.quant.helpers import SHAPE, Folded, Net, Tokens, images, logits, name
 from tests.rewrites.helpers import program_of
 
 PROGRAMS = {model: program_of(seeded(model), SHAPE) for model in (Net, Tokens, Folded)}
-IMAGES = images(16).numpy()
+IMAGES = images(64).numpy()
 METHODS = ("minmax", "hessian", "reconstruct")
 
 
@@ -182,7 +182,7 @@ def test_seven_images_are_refused():
 
 def test_one_class_alone_is_warned_of_and_quantized():
     with pytest.warns(UserWarning, match="all 16 images are of class 1"):
-        assert is_quantized(run(labels=[1] * 16).program)
+        assert is_quantized(run(labels=[1] * 64).program)
 
 
 def test_a_weight_that_is_no_number_is_refused_by_the_layers_name():
@@ -295,7 +295,7 @@ def test_no_drop_at_all_is_met_by_keeping_layers_float(method, placement):
     assert run(Tokens, **options).drop > 0
     result = run(Tokens, **options, max_drop=0.0, fallback="float")
     assert result.drop == 0
-    assert changed(logits(PROGRAMS[Tokens], images(16)), logits(result.program, images(16))) == 0
+    assert changed(logits(PROGRAMS[Tokens], images(64)), logits(result.program, images(64))) == 0
     kept = [name for name, reason in result.kept_float.items() if reason == "--max-drop 0"]
     floats = [node.name for node in layers(result.program) if not is_layer_with_integers(node)]
     assert sorted(kept) == sorted(floats) != []
@@ -336,8 +336,8 @@ def test_a_floor_that_holds_keeps_no_layer_float():
 
 
 def test_a_drop_with_labels_is_in_points_of_accuracy():
-    found = logits(PROGRAMS[Tokens], images(16)).argmax(-1)
-    quantized = logits(run(Tokens, precision="w4a4").program, images(16)).argmax(-1)
+    found = logits(PROGRAMS[Tokens], images(64)).argmax(-1)
+    quantized = logits(run(Tokens, precision="w4a4").program, images(64)).argmax(-1)
     labels = [int(label) for label in found]
     wrong = 100 * float((found != quantized).float().mean())
     assert wrong > 0

@@ -51,15 +51,15 @@ def test_bargains_cost_little_and_no_better_one_is_left_that_could_be_paid(layer
     taken = [item for item in found if item.layer in names]
     others = [item for item in found if item.layer not in names]
     spent, whole = sum(macs[item.layer] for item in taken), sum(macs.values())
-    assert spent <= 0.02 * whole + 1e-9
+    assert spent <= 0.05 * whole + 1e-9
     if sum(item.divergence for item in others) > 2e-3 + 1e-9:
-        assert all(macs[item.layer] > 0.02 * whole - spent - 1e-9 for item in others)
+        assert all(macs[item.layer] > 0.05 * whole - spent - 1e-9 for item in others)
 
 
 def test_the_cheaper_of_two_that_do_the_same_damage_is_float():
     found, macs = found_at([0.0, 0.01, 0.01]), {"layer0": 10_000, "layer1": 300, "layer2": 100}
-    assert bargains(found, macs, share=0.05) == ["layer2", "layer1"]
-    assert bargains(found, macs) == ["layer2"]
+    assert bargains(found, macs) == ["layer2", "layer1"]
+    assert bargains(found, macs, share=0.02) == ["layer2"]
 
 
 def test_where_all_do_little_nothing_is_float():
