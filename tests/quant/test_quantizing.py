@@ -181,7 +181,7 @@ def test_seven_images_are_refused():
 
 
 def test_one_class_alone_is_warned_of_and_quantized():
-    with pytest.warns(UserWarning, match="all 16 images are of class 1"):
+    with pytest.warns(UserWarning, match="all 64 images are of class 1"):
         assert is_quantized(run(labels=[1] * 64).program)
 
 
