@@ -21,7 +21,7 @@ import torch
 from edgevit.export.quantized import DEQUANTIZE, QUANTIZE
 from edgevit.graph.program import Program, run_in_batches
 from edgevit.graph.rewriting import calls
-from edgevit.quant.running import Runner
+from edgevit.graph.running import Runner
 
 Array = npt.NDArray[np.float32]
 

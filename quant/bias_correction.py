@@ -10,11 +10,11 @@ import torch
 from torch.fx import Node
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Override, Runner, batches
 from edgevit.quant.grids import ActivationGrid
 from edgevit.quant.insertion import Quantization, grid_read
 from edgevit.quant.levels import Level, level_of
 from edgevit.quant.operators import bias_of, channel_dim, input_of, is_layer, layer_of
-from edgevit.quant.running import Override, Runner, batches
 
 
 @dataclass

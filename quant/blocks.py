@@ -11,14 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch.export.graph_signature import InputKind
-from torch.fx import Interpreter, Node
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.fx import Node
 
+from edgevit.graph.costs import macs_by_node
 from edgevit.graph.program import Program
 from edgevit.quant.grouping import Kind, group
 from edgevit.quant.segments import Segment, segments, shared_path
@@ -173,22 +170,3 @@ def _child(path: str, parent: str) -> str:
     parts = path.split(".")[len(parent.split(".")) if parent else 0 :]
     count = 2 if parts[1:2] and parts[1].isdigit() and not parts[0].isdigit() else 1
     return ".".join(parts[:count])
-
-
-def macs_by_node(program: Program) -> dict[str, int]:
-    """Multiply-accumulates of each call for one image, by torch's own counter."""
-    counts: dict[str, int] = {}
-    batch = program.batch or 1
-
-    class _Counting(Interpreter):
-        def run_node(self, n: Node) -> Any:
-            before = counter.get_total_flops()
-            value = super().run_node(n)
-            counts[n.name] = int(counter.get_total_flops() - before) // 2 // batch
-            return value
-
-    image = torch.zeros(batch, *program.card.preprocessing.input_shape)
-    # torch counts the attention kernels of GPUs, and not the one of a CPU: as matrix products it counts it.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        _Counting(program.module).run(image)
-    return counts

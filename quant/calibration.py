@@ -11,9 +11,9 @@ import torch
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Array, Program
+from edgevit.graph.running import Runner
 from edgevit.quant.observation import Observed
 from edgevit.quant.operators import is_layer, module_path, weight_of
-from edgevit.quant.running import Runner
 
 FEWEST_IMAGES = 8
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner, batches
 from edgevit.quant.calibration import Calibration
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Levels, groups, without
-from edgevit.quant.running import Runner, batches
 from edgevit.quant.sensitivity import LayerSensitivity, changed
 from edgevit.quant.widening import Widening, widened_layers
 

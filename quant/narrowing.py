@@ -18,13 +18,13 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner, batches
 from edgevit.progress import track
 from edgevit.quant.grids import ActivationGrid, Scheme
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import gives_integers, groups, written
 from edgevit.quant.operators import is_layer
 from edgevit.quant.ranges import SchemeChoice, settled
-from edgevit.quant.running import Runner, batches
 
 # Shares of each half of the range that are tried.
 _SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)

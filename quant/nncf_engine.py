@@ -38,6 +38,7 @@ from edgevit import extras
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import is_call
+from edgevit.graph.running import Runner
 from edgevit.progress import working
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight, round_weight, snapped, snapped_tensor
 from edgevit.quant.insertion import Quantization
@@ -54,7 +55,6 @@ from edgevit.quant.operators import (
     weight_of,
 )
 from edgevit.quant.ranges import Granularity, SchemeChoice
-from edgevit.quant.running import Runner
 from edgevit.quant.smooth import Smoothing, smooth
 
 decomposed = torch.ops.quantized_decomposed

@@ -10,9 +10,9 @@ import torch
 from torch.fx import Node
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner, batches
 from edgevit.progress import track
 from edgevit.quant.operators import channel_dim
-from edgevit.quant.running import Runner, batches
 
 # Where all channels were given one range, each of them may leave it on images that nobody has seen, and none
 # has anything to spare.

@@ -15,6 +15,7 @@ from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import is_call
+from edgevit.graph.running import Runner, spread
 from edgevit.quant.equalize import can_equalize, equalize_outputs
 from edgevit.quant.levels import (
     Level,
@@ -29,7 +30,6 @@ from edgevit.quant.observation import Observed, observe
 from edgevit.quant.operators import channel_dim, input_of, is_layer, weight_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import SchemeChoice
-from edgevit.quant.running import Runner, spread
 from edgevit.quant.smooth import Smoothing, smooth
 
 aten = torch.ops.aten

@@ -15,14 +15,16 @@ from torch.fx import Graph
 from edgevit import extras
 from edgevit.errors import EdgevitError
 from edgevit.graph.card import Step
+from edgevit.graph.costs import macs_by_node
 from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.spell_out_silu import spell_out_silu
+from edgevit.graph.running import spread
 from edgevit.graph.weights import digest
 from edgevit.progress import track
 from edgevit.quant import nncf_engine
 from edgevit.quant.bias_correction import correct_biases
-from edgevit.quant.blocks import find_blocks, macs_by_node
+from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
 from edgevit.quant.devices import moved, on
@@ -41,7 +43,6 @@ from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
-from edgevit.quant.running import spread
 from edgevit.quant.search import Search, SearchOptions
 from edgevit.quant.sensitivity import LayerSensitivity, sensitivities
 from edgevit.quant.simulation import Simulation

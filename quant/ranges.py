@@ -10,13 +10,13 @@ import torch
 from torch.fx import Node
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight, Scheme, round_weight, weight_scales
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import Group, Level, Levels, groups
 from edgevit.quant.observation import Observed
 from edgevit.quant.operators import is_layer, layer_of, weight_of
 from edgevit.quant.precision import BitWidths
-from edgevit.quant.running import Runner
 from edgevit.quant.tails import without_tails
 
 Granularity = Literal["auto", "channel", "tensor"]

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import BATCH, Runner, Values, batches, spread
 from edgevit.quant.blocks import Block
 from edgevit.quant.learning import Learnable, LearningOptions, learn
-from edgevit.quant.running import BATCH, Runner, Values, batches, spread
 from edgevit.quant.simulation import Simulation
 
 # Images on which the importance of outputs is measured.

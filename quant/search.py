@@ -17,6 +17,7 @@ import torch
 from torch.fx import Node
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner, Values
 from edgevit.progress import track
 from edgevit.quant.blocks import Block
 from edgevit.quant.grids import (
@@ -34,7 +35,6 @@ from edgevit.quant.observation import Observed
 from edgevit.quant.operators import channel_dim, input_of, layer_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.reconstruct import importance
-from edgevit.quant.running import Runner, Values
 from edgevit.quant.simulation import Simulation
 
 

@@ -15,6 +15,7 @@ from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import is_call
+from edgevit.graph.running import Override, Runner
 from edgevit.quant.grids import (
     ActivationGrid,
     QuantizedWeight,
@@ -27,7 +28,6 @@ from edgevit.quant.grids import (
 from edgevit.quant.insertion import Quantization, decomposed
 from edgevit.quant.levels import Level, groups, level_of
 from edgevit.quant.operators import LAYERS, bias_of, input_of, weight_of
-from edgevit.quant.running import Override, Runner
 
 # AdaRound's stretched sigmoid (Nagel et al. 2020, eq. 23): it reaches 0 and 1.
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight
 from edgevit.quant.insertion import Quantization, grid_read
 from edgevit.quant.levels import Level, groups, level_of, written
@@ -13,7 +14,6 @@ from edgevit.quant.observation import Observed
 from edgevit.quant.operators import input_of, is_layer, layer_of, weight_of
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import Granularity, cover, fit_weight
-from edgevit.quant.running import Runner
 
 _WIDE = BitWidths(weights=8, activations=16)
 

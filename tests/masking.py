@@ -10,7 +10,7 @@ import torch
 from edgevit.graph.axes import Axis, Dimensions
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
-from edgevit.quant.running import Runner
+from edgevit.graph.running import Runner
 
 aten = torch.ops.aten
 

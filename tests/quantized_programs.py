@@ -10,6 +10,7 @@ from torch import nn
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import ActivationGrid, round_weight, weight_scales
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Level, groups, with_moves
@@ -18,7 +19,6 @@ from edgevit.quant.operators import can_be_integer, is_layer, weight_of
 from edgevit.quant.placing import place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import start
-from edgevit.quant.running import Runner
 from edgevit.quant.widening import Widening
 from tests.rewrites.helpers import program_of
 from tests.zoo import example

@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import QuantizedWeight
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Levels, groups
@@ -19,7 +20,6 @@ from edgevit.quant.observation import Observed, observe
 from edgevit.quant.placing import place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import start
-from edgevit.quant.running import Runner
 from edgevit.quant.simulation import Simulation
 from tests.rewrites.helpers import program_of
 

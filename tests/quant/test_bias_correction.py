@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from edgevit.graph.running import Runner
 from edgevit.quant.bias_correction import correct_biases
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.operators import bias_of, channel_dim, is_layer
-from edgevit.quant.running import Runner
 from tests.quant.helpers import Net, Started, Tokens, images, seeded, started
 
 

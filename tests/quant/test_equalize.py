@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner
 from edgevit.quant.equalize import can_equalize, equalize_outputs, stretch
 from edgevit.quant.grids import round_weight
 from edgevit.quant.observation import observe
 from edgevit.quant.operators import is_layer, weight_of
-from edgevit.quant.running import Runner
 from tests.quant.helpers import Folded, Net, Tokens, all_named, images, logits, named, prepared, seeded
 
 

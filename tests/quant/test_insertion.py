@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgevit.graph.program import Program
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import quantize_bias
 from edgevit.quant.insertion import Quantization, decomposed, insert_quantizers
 from edgevit.quant.levels import Level, gives_integers, is_read_as_integer, level_of
 from edgevit.quant.operators import bias_of, input_of, is_layer, weight_of
-from edgevit.quant.running import Runner
 from tests.quant.helpers import (
     Folded,
     Net,

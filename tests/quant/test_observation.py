@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgevit.graph.running import BATCH, Runner
 from edgevit.quant.observation import Observed, observe
-from edgevit.quant.running import BATCH, Runner
 from tests.quant.helpers import Folded, Net, Tokens, images, named, prepared, seeded, values
 
 PROGRAMS = {model: prepared(seeded(model)) for model in (Net, Tokens, Folded)}

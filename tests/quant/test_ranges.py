@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import UNIT_INTERVAL, round_weight, weight_scales
 from edgevit.quant.levels import Level, groups
 from edgevit.quant.observation import Observed
 from edgevit.quant.operators import layer_of, weight_of
 from edgevit.quant.precision import BIT_WIDTHS, BitWidths, bit_widths
 from edgevit.quant.ranges import cover, fit_weight, start
-from edgevit.quant.running import Runner
 from edgevit.quant.tails import without_tails
 from tests.quant.helpers import Folded, Net, Tokens, named, prepared, same_weight, seeded, started
 

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgevit.graph.running import Runner
 from edgevit.quant import reconstruct
 from edgevit.quant.blocks import find_blocks
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import Learnable, LearningOptions
 from edgevit.quant.levels import groups
 from edgevit.quant.reconstruct import Reconstruction, importance, learnables
-from edgevit.quant.running import Runner
 from edgevit.quant.sensitivity import divergence
 from edgevit.quant.simulation import Simulation
 from tests.quant import layers

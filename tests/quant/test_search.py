@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from edgevit.graph.running import Runner
 from edgevit.quant.blocks import Block, find_blocks
 from edgevit.quant.grids import UNIT_INTERVAL
 from edgevit.quant.insertion import insert_quantizers
 from edgevit.quant.precision import bit_widths
-from edgevit.quant.running import Runner
 from edgevit.quant.search import Search, SearchOptions
 from tests.quant.helpers import (
     Folded,

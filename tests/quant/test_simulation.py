@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import ActivationGrid, round_weight, weight_scales
 from edgevit.quant.insertion import decomposed, insert_quantizers
-from edgevit.quant.running import Runner
 from edgevit.quant.simulation import LearnedGrid, LearnedWeight, Simulation
 from tests.quant.helpers import (
     Folded,

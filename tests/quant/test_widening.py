@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgevit.graph.rewriting import is_call
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import UNIT_INTERVAL
 from edgevit.quant.insertion import Quantization, decomposed, insert_quantizers
 from edgevit.quant.levels import Level, computes_integers, groups, written
 from edgevit.quant.operators import FUSED_ACTIVATIONS
-from edgevit.quant.running import Runner
 from edgevit.quant.widening import Widening, widened_layers
 from tests.quant.helpers import Folded, Net, Started, Tokens, logits, named, seeded, started
 

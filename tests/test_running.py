@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevit.quant.running import BATCH, Runner, batches, spread
+from edgevit.graph.running import BATCH, Runner, batches, spread
 from tests.quant.helpers import Folded, Net, Tokens, images, logits, named, prepared, seeded
 
 PROGRAMS = {model: prepared(seeded(model)) for model in (Net, Tokens, Folded)}
