@@ -1,7 +1,9 @@
-"""What a Program costs to run: multiply-accumulates."""
+"""What a Program costs: multiply-accumulates and stored numbers, whole or with slices taken from its axes."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +11,16 @@ from torch.fx import Interpreter, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgevit.graph.axes import LAYERS, Dimensions, stored_tensors
+from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
+from edgevit.graph.rewriting import is_call
+
+aten = torch.ops.aten
+
+Choices = Mapping[Dim, torch.Tensor]
+
+_ATTENTION = frozenset({aten.scaled_dot_product_attention.default})
 
 
 def macs_by_node(program: Program) -> dict[str, int]:
@@ -31,6 +42,39 @@ def macs_by_node(program: Program) -> dict[str, int]:
     return counts
 
 
-def macs(program: Program) -> int:
-    """Multiply-accumulates for one image."""
-    return sum(macs_by_node(program).values())
+class Costs:
+    """Costs of a program as functions of what is kept of its axes, without slicing it.
+
+    Args:
+        dimensions: of the program.
+    """
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        self._of = dimensions.of
+        counts = macs_by_node(dimensions.program)
+        self._macs = [(node, counts[node.name]) for node in dimensions.of if counts.get(node.name)]
+        self._stored = [dimensions.of[node] for node, _, _ in stored_tensors(dimensions.program)]
+
+    def macs(self, choices: Choices) -> int:
+        """Multiply-accumulates for one image."""
+        return round(sum(count * self._share(node, choices) for node, count in self._macs))
+
+    def parameters(self, choices: Choices) -> int:
+        """Numbers that are stored, buffers included."""
+        return sum(math.prod(dim.left(choices) for dim in dims) for dims in self._stored)
+
+    def _share(self, node: Node, choices: Choices) -> float:
+        """What is left of a call's arithmetic, 0 to 1."""
+        first, second = (self._of[source] for source in node.all_input_nodes[:2])
+        if is_call(node, LAYERS):
+            return _left(second[:2], choices)
+        if is_call(node, _ATTENTION):
+            # One product over the width of queries, one that gives the width of values.
+            widths = [first[-1], self._of[node][-1]]
+            products = sum(width.left(choices) for width in widths) / sum(width.size for width in widths)
+            return float(products * _left(first[1:-2], choices))
+        return _left([*self._of[node][1:], first[-1]], choices)
+
+
+def _left(dims: list[Dim], choices: Choices) -> float:
+    return math.prod(dim.left(choices) / dim.size for dim in dims)

@@ -113,6 +113,25 @@ class Dim:
             offset += part.size
         return torch.cat(terms)
 
+    def index_of(self, leaf: Dim) -> torch.Tensor:
+        """Which index of a whole dimension each of its own has.
+
+        Args:
+            leaf: one that it is made of; where it occurs twice in a product, the inner one counts.
+
+        Returns:
+            int64 (size,), -1 where the leaf is no part of it.
+        """
+        if self.form == "whole":
+            return torch.arange(self.size) if self.root is leaf.root else torch.full((self.size,), -1)
+        if self.form == "sum":
+            return torch.cat([part.index_of(leaf) for part in self.parts])
+        found = torch.full((1,), -1)
+        for part in self.parts:
+            inner = part.index_of(leaf)
+            found = torch.where(inner >= 0, inner, found[:, None]).flatten()
+        return found
+
     def become(self, form: Form, parts: Sequence[Dim]) -> None:
         """Take a form; what was fixed stays fixed."""
         fixed, self.own_reason = self.own_reason, None

@@ -1,0 +1,76 @@
+"""Where an axis ends: the operations that sum over its units, so that what they give does not have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from edgevit.graph.axes import LAYERS, Dimensions
+from edgevit.graph.dimensions import Dim
+from edgevit.graph.rewriting import is_call
+
+
+@dataclass(frozen=True)
+class Read:
+    """An operation that sums over the units of an axis.
+
+    To a network that reads a unit nowhere it is as if the unit were gone; but for norms, whose statistics it
+    is still in.
+
+    Attributes:
+        node: the operation.
+        source: the value in which it reads the axis.
+        place: the value's dimension that the axis is, or is a part of.
+        units: int64, one for each index of that dimension: the unit of the axis that it belongs to, or -1.
+        by_layer: whether the other operand is a weight.
+    """
+
+    node: Node
+    source: Node
+    place: int
+    units: torch.Tensor
+    by_layer: bool
+
+
+def reads(dimensions: Dimensions, leaf: Dim) -> tuple[Read, ...]:
+    """Every operation that sums over an axis; of a product of two values, the first one.
+
+    Args:
+        dimensions: of the graph.
+        leaf: the axis, as `Dimensions.axes` gives it.
+    """
+    return tuple(_reads(dimensions, leaf))
+
+
+def _reads(dimensions: Dimensions, leaf: Dim) -> Iterator[Read]:
+    for node, dims in dimensions.of.items():
+        if node.op != "call_function" or any(_has(dim, leaf) for dim in _flat(dims)):
+            continue
+        for source in node.all_input_nodes:
+            # Of a tuple only an item is taken, which sums nothing.
+            if source.op != "call_function" or not _is_tensor(source):
+                continue
+            places = [place for place, dim in enumerate(dimensions.of[source]) if _has(dim, leaf)]
+            if places:
+                units = dimensions.of[source][places[0]].index_of(leaf)
+                yield Read(node, source, places[0], units, is_call(node, LAYERS))
+                break
+
+
+def _is_tensor(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _flat(dims: object) -> Iterator[Dim]:
+    if isinstance(dims, Dim):
+        yield dims
+    elif isinstance(dims, list):
+        for part in dims:
+            yield from _flat(part)
+
+
+def _has(dim: object, leaf: Dim) -> bool:
+    return any(found is leaf.root for part in _flat(dim) for found in part.leaves())

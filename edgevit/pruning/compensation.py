@@ -1,0 +1,305 @@
+"""Layers make up for what they no longer read: ridge regression of what they gave before on what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from edgevit.errors import EdgevitError
+from edgevit.graph.axes import LAYERS, Axis, Dimensions
+from edgevit.graph.dimensions import Dim
+from edgevit.graph.program import Program
+from edgevit.graph.rewriting import Editor, is_call
+from edgevit.graph.running import Runner, batches
+from edgevit.graph.slicing import sliced
+from edgevit.progress import track
+from edgevit.pruning.moments import outputs_made, rows_read
+
+# Of the mean variance of what is read: from hardly any ridge to one that leaves the weights as they are.
+_RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
+# Of the largest variance: what keeps dead columns from being divided by.
+_LEAST = 1e-9
+# One batch in so many decides which ridge, and whether any.
+_HELD_OUT = 4
+# Images that run at once: so few that even 32 have batches that are held out.
+_BATCH = 8
+FEWEST_IMAGES = 2 * _BATCH
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """What became of one layer.
+
+    Attributes:
+        layer: node name.
+        before: mean squared error of what it gives, relative to its variance, on images that are held out.
+        after: the same with new weights.
+        ridge: that was best, relative to the mean variance of what it reads; None where the old weights were.
+    """
+
+    layer: str
+    before: float
+    after: float
+    ridge: float | None
+
+
+def compensate(
+    whole: Program, small: Program, keep: Mapping[Axis, Sequence[int]], images: torch.Tensor
+) -> tuple[Program, tuple[Compensated, ...]]:
+    """Fit every layer behind the first slice to what it gave in the whole program.
+
+    Layer after layer, each on what the layers before it, fitted already, let it read::
+
+        W, b = argmin E |W x_small + b - y_whole|² + ridge |(W - W_sliced) D|²     D: deviations of x_small
+
+    A layer whose result is added to a skip connection also makes up for what went wrong there: its target is
+    ``y_whole + skip_whole - skip_small``. So errors are mended and not passed on. The ridge is chosen on a
+    quarter of the images, and a layer that no ridge makes better there keeps its weights.
+
+    Args:
+        whole: the program before it was sliced.
+        small: what `edgevit.graph.slicing.slice_axes` made of it.
+        keep: what it was sliced by.
+        images: (n, channels, height, width) float32; `FEWEST_IMAGES` at least. All of them pass through both
+            programs at once, which takes the memory of what lives between two layers.
+
+    Raises:
+        EdgevitError: when there are fewer images.
+    """
+    if len(images) < FEWEST_IMAGES:
+        raise EdgevitError(f"{len(images)} images to compensate with: give {FEWEST_IMAGES} or more")
+    dimensions = Dimensions(whole)
+    dims = dimensions.axes()
+    choices = {dims[axis]: torch.tensor(list(indices)) for axis, indices in keep.items()}
+    lockstep = _Lockstep(whole, small, dimensions, choices, images)
+    results, weights = lockstep.run()
+    editor = Editor(small)
+    nodes = {node.name: node for node in editor.graph.nodes}
+    for name, (weight, bias) in weights.items():
+        layer = nodes[name]
+        for constant, value in ((layer.args[1], weight), (_bias(layer), bias)):
+            if isinstance(constant, Node) and value is not None:
+                layer.replace_input_with(constant, editor.with_value(constant, layer, value))
+    return editor.finish("compensate", layers=len(weights)), tuple(results)
+
+
+class _Lockstep:
+    """Two programs of the same nodes, run node by node on all images."""
+
+    def __init__(
+        self,
+        whole: Program,
+        small: Program,
+        dimensions: Dimensions,
+        choices: Mapping[Dim, torch.Tensor],
+        images: torch.Tensor,
+    ) -> None:
+        self.dimensions, self.choices = dimensions, choices
+        self.runners = (Runner(whole), Runner(small))
+        parts = list(batches(images, _BATCH))
+        self.values: tuple[dict[str, list[Any]], ...] = tuple(
+            {runner.image: list(parts)} for runner in self.runners
+        )
+        self.count = len(parts)
+        self.differing: set[Node] = set()
+
+    def run(self) -> tuple[list[Compensated], dict[str, tuple[torch.Tensor, torch.Tensor | None]]]:
+        """Results and new weights by layer."""
+        whole, small = self.runners
+        results: list[Compensated] = []
+        weights: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        order = [node for node in whole.graph.nodes if node.op == "call_function"]
+        last = {source.name: node.name for node in order for source in node.all_input_nodes}
+        with torch.no_grad():
+            for node in track(order, "compensating", len(order)):
+                self.values[0][node.name] = self._all(whole, self.values[0], node)
+                fit = self._mended(node, small.nodes[node.name])
+                if fit is None:
+                    self.values[1][node.name] = self._all(small, self.values[1], small.nodes[node.name])
+                else:
+                    results.append(fit.result)
+                    weights[node.name] = (fit.weight, fit.bias)
+                    self.values[1][node.name] = self._outputs(small.nodes[node.name], fit)
+                for source in node.all_input_nodes:
+                    if last[source.name] == node.name:
+                        for values in self.values:
+                            values.pop(source.name, None)
+        return results, weights
+
+    def _all(self, runner: Runner, values: Mapping[str, list[Any]], node: Node) -> list[Any]:
+        return [self._one(runner, values, node, index) for index in range(self.count)]
+
+    def _one(self, runner: Runner, values: Mapping[str, list[Any]], node: Node, index: int) -> Any:
+        args, kwargs = map_arg((node.args, node.kwargs), lambda source: _at(runner, values, source, index))
+        target: Any = node.target
+        return target(*args, **kwargs)
+
+    def _outputs(self, layer: Node, fit: _Fit) -> list[torch.Tensor]:
+        """What the fitted layer gives."""
+        target: Any = layer.target
+        given = self.values[1][layer.all_input_nodes[0].name]
+        return [target(value, fit.weight, fit.bias, *layer.args[3:]) for value in given]
+
+    def _mended(self, node: Node, copy: Node) -> _Fit | None:
+        """The layer fitted anew; None where there is nothing to mend, or it cannot be."""
+        if not self._differs(node):
+            return None
+        mends = self._can_mend(node)
+        self.differing.add(node)
+        return self._fit(node, copy) if mends else None
+
+    def _can_mend(self, node: Node) -> bool:
+        """Whether it is a layer without groups that reads something else than in the whole program."""
+        if not is_call(node, LAYERS) or node.kwargs or node.all_input_nodes[1].op != "placeholder":
+            return False
+        source, weight = node.all_input_nodes[:2]
+        channels = source.meta["val"].shape[-1 if node.target is _LINEAR else 1]
+        return source in self.differing and channels == weight.meta["val"].shape[1]
+
+    def _differs(self, node: Node) -> bool:
+        """Whether the two programs compute something else here, be it a part of the same."""
+        dims = [dim for source in (node, *node.all_input_nodes) for dim in self.dimensions.of.get(source, [])]
+        cut = any(isinstance(dim, Dim) and dim.left(self.choices) < dim.size for dim in dims)
+        return cut or not self.differing.isdisjoint(node.all_input_nodes)
+
+    def _skip(self, node: Node) -> Node | None:
+        """What a layer's result is added to, where that is known already."""
+        reader = next(iter(node.users))
+        if len(node.users) > 1 or not is_call(reader, {_ADD}) or len(reader.args) > 2 or reader.kwargs:
+            return None
+        others = [source for source in reader.all_input_nodes if source is not node]
+        known = len(others) == 1 and all(others[0].name in values for values in self.values)
+        same = known and others[0].meta["val"].shape == node.meta["val"].shape
+        return others[0] if same else None
+
+    def _fit(self, node: Node, copy: Node) -> _Fit:
+        small = self.runners[1]
+        given = self.values[1][copy.all_input_nodes[0].name]
+        weight = _at(small, self.values[1], copy.args[1], 0)
+        bias = _bias(copy)
+        fit = _Fit(copy.name, weight, None if bias is None else _at(small, self.values[1], bias, 0))
+        out, skip = self.dimensions.of[node], self._skip(node)
+        for index, value in enumerate(given):
+            wanted = sliced(self.values[0][node.name][index], out, self.choices)
+            if skip is not None:
+                whole = sliced(self.values[0][skip.name][index], self.dimensions.of[skip], self.choices)
+                wanted = wanted + (whole - self.values[1][skip.name][index])
+            fit.add(rows_read(copy, value), outputs_made(copy, wanted), held_out=index % _HELD_OUT == 1)
+        fit.solve()
+        return fit
+
+
+@dataclass
+class _Sums:
+    """Moments of rows that are read and rows that are wanted."""
+
+    count: int = 0
+    read: Any = 0.0
+    cross: Any = 0.0
+    wanted: Any = 0.0
+    mean_read: Any = 0.0
+    mean_wanted: Any = 0.0
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    def centred(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Covariances of what is read, of it with what is wanted, and variances of this."""
+        read, wanted = self.mean_read / self.count, self.mean_wanted / self.count
+        return (
+            self.read / self.count - torch.outer(read, read),
+            self.cross / self.count - torch.outer(wanted, read),
+            self.wanted / self.count - wanted.square(),
+        )
+
+
+@dataclass
+class _Fit:
+    """The regression of one layer.
+
+    Attributes:
+        name: of the layer.
+        weight: (outputs, inputs, ...); after `solve` the new one.
+        bias: (outputs,) or None.
+        result: what came of it.
+    """
+
+    name: str
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    result: Compensated = field(init=False)
+    sums: list[_Sums] = field(default_factory=lambda: [_Sums(), _Sums()])
+
+    def add(self, read: torch.Tensor, wanted: torch.Tensor, *, held_out: bool) -> None:
+        """Count rows.
+
+        Args:
+            read: (n, columns).
+            wanted: (n, outputs).
+            held_out: whether they decide which ridge.
+        """
+        self.sums[held_out] += _Sums(
+            len(read),
+            (read.T @ read).double(),
+            (wanted.T @ read).double(),
+            wanted.double().square().sum(0),
+            read.double().sum(0),
+            wanted.double().sum(0),
+        )
+
+    def solve(self) -> None:
+        """Find the best weight and bias."""
+        start = self.weight.flatten(1).double()
+        scale = float(self._moments(self.sums[1])[2].sum().clamp_min(1e-30))
+        before = self._error(start, self.bias, self.sums[1]) / scale
+        best, ridge = before, None
+        for tried in _RIDGES:
+            error = self._error(*self._ridge(start, self.sums[0], tried), self.sums[1]) / scale
+            if error < best:
+                best, ridge = error, tried
+        self.result = Compensated(self.name, before, best, ridge)
+        if ridge is not None:
+            weight, self.bias = self._ridge(start, self.sums[0] + self.sums[1], ridge)
+            self.weight = weight.reshape(self.weight.shape).to(self.weight.dtype)
+
+    def _moments(self, sums: _Sums) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """About the mean, which a bias takes care of, or else about zero."""
+        if self.bias is not None:
+            return sums.centred()
+        return sums.read / sums.count, sums.cross / sums.count, sums.wanted / sums.count
+
+    def _ridge(
+        self, start: torch.Tensor, sums: _Sums, ridge: float
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        read, cross, _ = self._moments(sums)
+        damped = read + (ridge * read.diagonal()).clamp_min(_LEAST * read.diagonal().max()).diag()
+        weight = start + torch.linalg.solve(damped, (cross - start @ read).T).T
+        if self.bias is None:
+            return weight, None
+        return weight, ((sums.mean_wanted - weight @ sums.mean_read) / sums.count).to(self.bias.dtype)
+
+    def _error(self, weight: torch.Tensor, bias: torch.Tensor | None, sums: _Sums) -> float:
+        """Mean squared error, summed over outputs."""
+        read, cross, wanted = self._moments(sums)
+        error = (wanted - 2 * (weight * cross).sum(1) + (weight @ read * weight).sum(1)).sum()
+        if bias is not None:
+            error = error + ((weight @ sums.mean_read - sums.mean_wanted) / sums.count + bias).square().sum()
+        return float(error)
+
+
+_ADD = torch.ops.aten.add.Tensor
+_LINEAR = torch.ops.aten.linear.default
+
+
+def _bias(layer: Node) -> Node | None:
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    return bias if isinstance(bias, Node) else None
+
+
+def _at(runner: Runner, values: Mapping[str, list[Any]], source: Any, index: int) -> Any:
+    return values[source.name][index] if source.name in values else runner.constants[source.name]
