@@ -204,7 +204,8 @@ class _Sets:
 
     def fit(self, device: Device) -> npt.NDArray[np.bool_]:
         """Whether each set fits the device."""
-        return (self.too_many_bytes(device) == 0) & (self.too_many_macs(device) == 0)
+        fits: npt.NDArray[np.bool_] = (self.too_many_bytes(device) == 0) & (self.too_many_macs(device) == 0)
+        return fits
 
 
 def _where(allowed: npt.NDArray[np.bool_], costs: Costs) -> Costs:
