@@ -65,7 +65,7 @@ class TrainingOptions:
         limits = {
             "epochs": (self.epochs >= 0, "at least 0"),
             "batch": (self.batch >= 1, "at least 1"),
-            "lr": (0 < self.lr < math.inf, "above 0"),
+            "lr": (0 < self.lr <= 1, "above 0 and at most 1"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
             "warm_up": (0 <= self.warm_up < 1, "at least 0 and below 1"),
             "alpha": (0 <= self.alpha <= 1, "0 to 1"),
@@ -191,7 +191,7 @@ class _Training:
         if not (math.isfinite(loss) and finite):
             raise EdgevitError(
                 f"lr: in epoch {epoch + 1} the loss was no number any more (NaN or infinity); "
-                f"take a learning rate below {options.lr:g}"
+                f"take a learning rate below {options.lr:g}, or images that are less large"
             )
         return loss
 
