@@ -25,7 +25,7 @@ from edgevit.files import check_output, existing_file, staged_file
 from edgevit.graph.card import first_fault
 from edgevit.profiles.documents import Strict
 from edgevit.progress import track
-from edgevit.pruning.steps import check_labels, chunks_of, generator_of, optimizer_of, rate
+from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
 
 _VERSION = 1
 _METADATA = "edgevit_fusion"
@@ -71,9 +71,7 @@ class FusionOptions:
             "warm_up": (0 <= self.warm_up < 1, "at least 0 and below 1"),
             "seed": (self.seed >= 0, "at least 0"),
         }
-        for name, (holds, right) in limits.items():
-            if not holds:
-                raise EdgevitError(f"{name}: must be {right}, not {getattr(self, name)}")
+        check_options(self, limits)
 
 
 class FusionNetwork(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -46,6 +46,21 @@ def optimizer_of(parameters: list[torch.nn.Parameter], weight_decay: float) -> t
         {"params": [value for value in parameters if value.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0)
+
+
+def check_options(options: object, limits: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse an option that does not hold.
+
+    Args:
+        options: what has them as attributes.
+        limits: for each option whether it holds, and what would be right in words.
+
+    Raises:
+        EdgevitError: naming the first that does not.
+    """
+    for name, (holds, right) in limits.items():
+        if not holds:
+            raise EdgevitError(f"{name}: must be {right}, not {getattr(options, name)}")
 
 
 def check_labels(labels: Tensor, count: int, classes: int) -> None:

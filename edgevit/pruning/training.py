@@ -22,7 +22,7 @@ from edgevit.graph.weights import digest
 from edgevit.progress import track
 from edgevit.pruning.augmentation import augmented
 from edgevit.pruning.checkpoint import Checkpoint, Parameters, Progress
-from edgevit.pruning.steps import check_labels, chunks_of, generator_of, optimizer_of, rate
+from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ class TrainingOptions:
             "crop_padding": (self.crop_padding >= 0, "at least 0"),
             "seed": (self.seed >= 0, "at least 0"),
         }
-        for name, (holds, right) in limits.items():
-            if not holds:
-                raise EdgevitError(f"{name}: must be {right}, not {getattr(self, name)}")
+        check_options(self, limits)
 
 
 @dataclass(frozen=True)
