@@ -17,6 +17,7 @@ from edgevit import extras
 from edgevit.errors import CheckFailedError, EdgevitError, closest
 from edgevit.export.formats import FORMATS
 from edgevit.files import check_output, staged_folder
+from edgevit.graph.devices import check_device
 from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.weights import digest
@@ -24,7 +25,6 @@ from edgevit.images import ImageReader, OnBadImage, open_folder
 from edgevit.profiling.quantized import TIMED, MeasuredPlacement, layer_gains, measure_placement, relative
 from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.calibration import Calibration, check_weights
-from edgevit.quant.devices import check_device
 from edgevit.quant.levels import Level, Levels
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
 from edgevit.quant.placing import PLACEMENTS, excluded

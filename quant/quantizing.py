@@ -16,6 +16,7 @@ from edgevit import extras
 from edgevit.errors import EdgevitError
 from edgevit.graph.card import Step
 from edgevit.graph.costs import macs_by_node
+from edgevit.graph.devices import moved, on
 from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.spell_out_silu import spell_out_silu
@@ -27,7 +28,6 @@ from edgevit.quant.bias_correction import correct_biases
 from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
 from edgevit.quant.checkpoint import Checkpoint
-from edgevit.quant.devices import moved, on
 from edgevit.quant.floor import Floor
 from edgevit.quant.folding import fold_factors
 from edgevit.quant.grids import Scheme

@@ -265,14 +265,14 @@ class Editor:
     def _call_graph(self) -> list[ModuleCallEntry]:
         """How the module is called: where outputs were added, it returns a plain tuple of tensors."""
         entry, *inner = self._program.exported.module_call_graph
-        if self._added_outputs and entry.signature is not None:
-            signature = replace(
-                entry.signature,
-                outputs=[TensorArgument(name=node.name) for node in self.results],
-                out_spec=pytree.tree_structure((0,) * len(self.results)),
-            )
-            entry = replace(entry, signature=signature)
-        return [entry, *inner]
+        signature = entry.signature
+        if signature is not None and (signature.outputs or self._added_outputs):
+            # A program that outputs were added to before names its results here: they may be others now.
+            outputs = [TensorArgument(name=node.name) for node in self.results]
+            signature = replace(signature, outputs=outputs)
+        if signature is not None and self._added_outputs:
+            signature = replace(signature, out_spec=pytree.tree_structure((0,) * len(self.results)))
+        return [replace(entry, signature=signature), *inner]
 
     def _signature(self) -> ExportGraphSignature:
         specs = list(self._program.exported.graph_signature.output_specs)

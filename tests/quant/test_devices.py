@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from edgevit.errors import EdgevitError
-from edgevit.quant import devices
+from edgevit.graph import devices
+from edgevit.graph.devices import check_device, moved, on
 from edgevit.quant.calibration import Calibration
-from edgevit.quant.devices import check_device, moved, on
 from edgevit.quant.quantizing import QuantizeResult, quantize
 from tests.quant.helpers import SHAPE, Tokens, images, logits, seeded
 from tests.rewrites.helpers import program_of

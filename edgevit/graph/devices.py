@@ -1,4 +1,4 @@
-"""Where a calibration runs: the program, the images and everything made on the way lie on one device."""
+"""Where torch computes: a program, its images and everything made on the way lie on one device."""
 
 from __future__ import annotations
 

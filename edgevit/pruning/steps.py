@@ -1,0 +1,83 @@
+"""What every training here has in common: the order of its examples, its rate, its optimiser, its labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgevit.errors import EdgevitError
+
+
+def rate(done: float, warm_up: float) -> float:
+    """The learning rate as a share of its highest, when so much of all steps is done.
+
+    >>> [round(rate(done, 0.2), 2) for done in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if done < warm_up:
+        return done / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
+
+
+def chunks_of(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The indices of so many images in random order, in batches; what does not fill one is left out.
+
+    Fewer images than a batch are one smaller batch.
+    """
+    order = torch.randperm(count, generator=generator)
+    for start in range(0, max(count - batch, 0) + 1, batch):
+        yield order[start : start + batch]
+
+
+def generator_of(seed: int, epoch: int) -> torch.Generator:
+    """What everything random in an epoch comes from: a run that goes on needs no other state."""
+    state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def optimizer_of(parameters: list[torch.nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW that lets vectors (biases, norms) be as large as they like; its rate is set for each step."""
+    groups = [
+        {"params": [value for value in parameters if value.ndim > 1], "weight_decay": weight_decay},
+        {"params": [value for value in parameters if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0)
+
+
+def check_options(options: object, limits: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse an option that does not hold.
+
+    Args:
+        options: what has them as attributes.
+        limits: for each option whether it holds, and what would be right in words.
+
+    Raises:
+        EdgevitError: naming the first that does not.
+    """
+    for name, (holds, right) in limits.items():
+        if not holds:
+            raise EdgevitError(f"{name}: must be {right}, not {getattr(options, name)}")
+
+
+def check_labels(labels: Tensor, count: int, classes: int) -> None:
+    """Refuse what is not one class for each of so many images.
+
+    Raises:
+        EdgevitError: naming the first that is none.
+    """
+    if tuple(labels.shape) != (count,) or labels.dtype != torch.int64:
+        raise EdgevitError(
+            f"labels: they are {tuple(labels.shape)} {labels.dtype}; one int64 for each of {count} images is "
+            "needed"
+        )
+    wrong = torch.nonzero((labels < 0) | (labels >= classes)).flatten()
+    if len(wrong):
+        place = int(wrong[0])
+        raise EdgevitError(
+            f"labels: image {place} has the label {int(labels[place])}, which is not one of the {classes} "
+            f"classes (0 to {classes - 1})"
+        )

@@ -1,0 +1,269 @@
+"""Train a Program on its own graph: labels, a teacher's logits, or both."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgevit.errors import EdgevitError
+from edgevit.graph.card import Step
+from edgevit.graph.devices import check_device, moved
+from edgevit.graph.program import Program
+from edgevit.graph.rewriting import Editor
+from edgevit.graph.weights import digest
+from edgevit.progress import track
+from edgevit.pruning.augmentation import augmented
+from edgevit.pruning.checkpoint import Checkpoint, Parameters, Progress
+from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a Program is trained.
+
+    Attributes:
+        epochs: passes over the images; with 0 nothing is trained.
+        batch: images in a step.
+        lr: learning rate of AdamW at its highest.
+        weight_decay: of weights; biases, norms and other vectors have none.
+        warm_up: share of the steps in which the rate rises to `lr`; then it falls to 0 as a cosine does.
+        alpha: share that the teacher has of the loss, where there is one; the labels have the rest.
+        temperature: what the logits of teacher and student are divided by before they are compared.
+        label_smoothing: share of a label that is spread over all classes.
+        clip: largest norm of the gradient of all parameters together; larger ones are scaled down.
+        flip: whether half of the images, chosen anew each time, are mirrored left to right.
+        crop_padding: pixels of zeros put around each image before a window of its size is cut out at random;
+            0 leaves images where they are.
+        seed: of the order of the images and of what is done to them.
+
+    Raises:
+        EdgevitError: naming the first that cannot be.
+    """
+
+    epochs: int = 10
+    batch: int = 64
+    lr: float = 1e-4
+    weight_decay: float = 0.05
+    warm_up: float = 0.1
+    alpha: float = 0.5
+    temperature: float = 2.0
+    label_smoothing: float = 0.0
+    clip: float = 1.0
+    flip: bool = False
+    crop_padding: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "epochs": (self.epochs >= 0, "at least 0"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "lr": (0 < self.lr <= 1, "above 0 and at most 1"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
+            "warm_up": (0 <= self.warm_up < 1, "at least 0 and below 1"),
+            "alpha": (0 <= self.alpha <= 1, "0 to 1"),
+            "temperature": (0 < self.temperature < math.inf, "above 0"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
+            "clip": (self.clip > 0, "above 0"),
+            "crop_padding": (self.crop_padding >= 0, "at least 0"),
+            "seed": (self.seed >= 0, "at least 0"),
+        }
+        check_options(self, limits)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is learned from: images (n, channels, height, width), labels (n,) and a teacher's logits."""
+
+    images: Tensor
+    labels: Tensor
+    teacher: Tensor | None
+
+
+def train(
+    program: Program,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    teacher: Tensor | None = None,
+    options: TrainingOptions | None = None,
+    checkpoint: Path | None = None,
+    torch_device: str = "cpu",
+) -> Program:
+    """Train every parameter of a Program by gradient descent through its own graph.
+
+    The loss of a batch is, with temperature T (Hinton et al., arXiv 1503.02531)::
+
+        alpha T^2 KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) cross entropy(logits, labels)
+
+    The graph is one of evaluation and is trained as it stands: statistics of batch norms are constants (or
+    were folded into other layers), and what dropout there was is gone. An epoch leaves out the images that
+    do not fill a batch, other ones each time. The same seed gives the same bits on one processor with one
+    number of threads, whether or not the run was interrupted; kernels of a GPU may sum in another order.
+
+    Args:
+        program: any with a dynamic batch, or one of `options.batch` images; it stays as it is.
+        images: (n, channels, height, width), prepared as its card says, of any floating type and on any
+            device; batches become float32 on `torch_device`.
+        labels: (n,), the class of each image, of those that the first output tells apart.
+        teacher: (n, classes) logits to come close to, of the same classes; None learns from labels alone.
+        options: rates and lengths.
+        checkpoint: a file that is written after each epoch, and from which an interrupted run goes on; it
+            is gone when the run ends.
+        torch_device: "cpu" or "cuda".
+
+    Returns:
+        The trained program, on the processor, with a step "train" on its card; the program itself where
+        there are no epochs.
+
+    Raises:
+        EdgevitError: when images, labels, teacher, options and program do not fit one another, the loss
+            becomes infinite or NaN, or the checkpoint is of another run.
+    """
+    options = options or TrainingOptions()
+    check_device(torch_device)
+    data = _Data(images, labels, teacher)
+    _check_data(program, data, options)
+    if options.epochs == 0:
+        return program
+    saved = None if checkpoint is None else Checkpoint(checkpoint, _run_of(program, data, options))
+    training = _Training(program, data, options, torch_device)
+    progress = training.run(saved)
+    trained = _with_parameters(program, training.parameters, options, data, progress)
+    if saved is not None:
+        saved.remove()
+    return trained
+
+
+class _Training:
+    """The parameters of a graph, what changes them, and what they learn from.
+
+    Attributes:
+        parameters: by their path, copies of the program's.
+    """
+
+    def __init__(self, program: Program, data: _Data, options: TrainingOptions, torch_device: str) -> None:
+        copied = moved(program, torch_device)
+        self.parameters = {
+            path: torch.nn.Parameter(value.detach().clone())
+            for path, value in copied.exported.named_parameters()
+            if value.is_floating_point()
+        }
+        self._module = copied.module
+        self._optimizer = optimizer_of(list(self.parameters.values()), options.weight_decay)
+        self._data = data
+        self._options = options
+        self._device = torch_device
+
+    def run(self, checkpoint: Checkpoint | None) -> Progress:
+        """Train to the end, from where the checkpoint stands."""
+        progress = Progress() if checkpoint is None else checkpoint.read(self.parameters, self._optimizer)
+        for epoch in range(len(progress.losses), self._options.epochs):
+            started = time.monotonic()
+            loss = self._epoch(epoch)
+            seconds = progress.seconds + time.monotonic() - started
+            progress = Progress((*progress.losses, loss), seconds)
+            if checkpoint is not None:
+                checkpoint.write(self.parameters, self._optimizer, progress)
+        return progress
+
+    def _epoch(self, epoch: int) -> float:
+        """One pass over the images; returns the mean loss."""
+        options = self._options
+        generator = generator_of(options.seed, epoch)
+        chunks = list(chunks_of(len(self._data.images), options.batch, generator))
+        losses = []
+        for index, chosen in enumerate(track(chunks, f"epoch {epoch + 1} of {options.epochs}", len(chunks))):
+            # Of the steps and one more: neither the first nor the last is wasted at a rate of 0.
+            done = (epoch * len(chunks) + index + 1) / (options.epochs * len(chunks) + 1)
+            losses.append(self._step(chosen, generator, options.lr * rate(done, options.warm_up)))
+        loss = float(torch.stack(losses).mean())
+        finite = all(bool(torch.isfinite(value).all()) for value in self.parameters.values())
+        if not (math.isfinite(loss) and finite):
+            raise EdgevitError(
+                f"lr: in epoch {epoch + 1} the loss was no number any more (NaN or infinity); "
+                f"take a learning rate below {options.lr:g}, or images that are less large"
+            )
+        return loss
+
+    def _step(self, chosen: Tensor, generator: torch.Generator, lr: float) -> Tensor:
+        images = self._taken(self._data.images, chosen).float()
+        images = augmented(
+            images, flip=self._options.flip, crop_padding=self._options.crop_padding, generator=generator
+        )
+        labels = self._taken(self._data.labels, chosen)
+        teacher = None if self._data.teacher is None else self._taken(self._data.teacher, chosen).float()
+        logits = _first(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
+        loss = _loss(logits, labels, teacher, self._options)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), self._options.clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        return loss.detach()
+
+    def _taken(self, values: Tensor, chosen: Tensor) -> Tensor:
+        return values[chosen.to(values.device)].to(self._device)
+
+
+def _first(outputs: Any) -> Tensor:
+    logits: Tensor = outputs[0] if isinstance(outputs, tuple | list) else outputs
+    return logits
+
+
+def _loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, options: TrainingOptions) -> Tensor:
+    by_labels = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
+    if teacher is None:
+        return by_labels
+    student, target = (
+        functional.log_softmax(values / options.temperature, dim=-1) for values in (logits, teacher)
+    )
+    by_teacher = functional.kl_div(student, target, reduction="batchmean", log_target=True)
+    return options.alpha * options.temperature**2 * by_teacher + (1 - options.alpha) * by_labels
+
+
+def _with_parameters(
+    program: Program, parameters: Parameters, options: TrainingOptions, data: _Data, progress: Progress
+) -> Program:
+    editor = Editor(program)
+    for node in editor.graph.find_nodes(op="placeholder"):
+        if editor.is_parameter(node) and editor.path(node) in parameters:
+            editor.set_value(node, parameters[editor.path(node)].detach().cpu())
+    step = Step(
+        name="train",
+        options={**asdict(options), "images": len(data.images), "teacher": data.teacher is not None},
+        measured={"seconds": round(progress.seconds, 1), "loss": progress.losses[-1]},
+    )
+    return Program(editor.finish("train").exported, program.card.with_step(step))
+
+
+def _run_of(program: Program, data: _Data, options: TrainingOptions) -> str:
+    """What identifies a run: its checkpoint is of use to no other."""
+    tensors = {"images": data.images, "labels": data.labels, "teacher": data.teacher}
+    given = digest((name, value) for name, value in tensors.items() if value is not None)
+    return f"{digest(program.exported.state_dict.items())} {given} {json.dumps(asdict(options))}"
+
+
+def _check_data(program: Program, data: _Data, options: TrainingOptions) -> None:
+    name, count, classes = program.card.name, len(data.images), program.num_classes
+    if count == 0:
+        raise EdgevitError("images: there are none; training needs one at least")
+    shape = tuple(program.input_shape[1:])
+    if tuple(data.images.shape[1:]) != shape:
+        raise EdgevitError(f"images: each is {tuple(data.images.shape[1:])}, {name} takes {shape}")
+    if program.batch is not None and (options.batch != program.batch or count < program.batch):
+        raise EdgevitError(
+            f"batch: {name} was captured for a batch of {program.batch}; train with that and as many images "
+            "at least, or capture it with a dynamic batch"
+        )
+    check_labels(data.labels, count, classes)
+    if data.teacher is not None and tuple(data.teacher.shape) != (count, classes):
+        raise EdgevitError(f"teacher: its logits are {tuple(data.teacher.shape)}, not {(count, classes)}")
