@@ -118,13 +118,15 @@ class _Lockstep:
         with torch.no_grad():
             for node in track(order, "compensating", len(order)):
                 self.values[0][node.name] = self._all(whole, self.values[0], node)
-                fit = self._mended(node, small.nodes[node.name])
-                if fit is None:
-                    self.values[1][node.name] = self._all(small, self.values[1], small.nodes[node.name])
-                else:
+                copy = small.nodes.get(node.name)
+                fit = None if copy is None else self._mended(node, copy)
+                if fit is not None:
                     results.append(fit.result)
                     weights[node.name] = (fit.weight, fit.bias)
                     self.values[1][node.name] = self._outputs(small.nodes[node.name], fit)
+                # Sizes that are worked out from the image may be literals in the small one.
+                elif copy is not None:
+                    self.values[1][node.name] = self._all(small, self.values[1], copy)
                 for source in node.all_input_nodes:
                     if last[source.name] == node.name:
                         for values in self.values:

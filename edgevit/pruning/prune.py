@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import JsonValue
+from torch.nn import functional
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.graph.axes import Axis, Dimensions, Role
@@ -248,4 +248,4 @@ def _logits(program: Program, images: torch.Tensor) -> torch.Tensor:
 
 def _divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
     target = expected.log_softmax(-1)
-    return float(F.kl_div(found.log_softmax(-1), target, reduction="batchmean", log_target=True))
+    return float(functional.kl_div(found.log_softmax(-1), target, reduction="batchmean", log_target=True))
