@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgevit.graph.program import Program
     from edgevit.profiles import devices
     from edgevit.profiling import profile
+    from edgevit.pruning.prune import prune
     from edgevit.quant.quantizing import quantize
 
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
@@ -35,6 +36,7 @@ _HOMES = {
     "evaluate": "edgevit.export.evaluate",
     "inspect": "edgevit.graph.inspection",
     "profile": "edgevit.profiling",
+    "prune": "edgevit.pruning.prune",
     "quantize": "edgevit.quant.quantizing",
     "verify": "edgevit.export.verify",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "profile",
+    "prune",
     "quantize",
     "verify",
 ]

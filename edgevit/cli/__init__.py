@@ -20,7 +20,7 @@ from edgevit.files import abandon_staged, resumable
 
 # In the order people meet them.
 _COMMANDS = (
-    *("deploy", "capture", "inspect", "compress", "export", "verify", "evaluate", "profile"),
+    *("deploy", "capture", "inspect", "prune", "compress", "export", "verify", "evaluate", "profile"),
     *("devices", "doctor"),
 )
 
