@@ -174,6 +174,25 @@ def test_an_operator_without_a_rule_fixes_what_it_reads_and_is_named():
     assert axis.fixed == "aten.sort.default is not known to slicing"
 
 
+class Mislaid(nn.Module):
+    """(b, 10, 3, 7) becomes (b, 3, 10, 7), which no permutation does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mix, self.head = nn.Conv2d(3, 10, 4, 2), nn.Linear(3, 7), nn.Linear(7, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.up(image)).reshape(-1, 3, 10, 7).sigmoid().amax((1, 2)))
+
+
+def test_a_reshape_that_fits_nowhere_leaves_free_what_follows_it():
+    program = prepare_for_export(program_of(Mislaid(), SIZED))
+    reasons = {axis.size: axis.fixed for axis in find_axes(program)}
+    assert reasons[7] is None
+    assert reasons[10] == "it is laid out in two ways that have no parts in common"
+    check_every_axis(program, images_of(program))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.sets(st.sampled_from([3, 5, 7, 12, 20]), min_size=1))
 def test_the_law_for_any_axes_and_indices(block, source, sizes):

@@ -100,9 +100,9 @@ def drop_block(program: Program, block: ResidualBlock) -> Program:
 
 def _block(node: Node, stored: dict[Node, torch.Tensor]) -> ResidualBlock | None:
     """The block that an addition ends; None where it ends none."""
-    for skip, branch in (node.args, reversed(node.args)):
-        if not _adds_alike(node, skip, branch):
-            continue
+    if not _adds_alike(node):
+        return None
+    for skip, branch in (node.all_input_nodes, reversed(node.all_input_nodes)):
         alone, value = _used_for(node, skip), _forms(skip)
         read = {source for inner in alone for source in inner.all_input_nodes} - set(alone)
         # Computed from the skip, and by no way that something else reads as well.
@@ -118,15 +118,16 @@ def _block(node: Node, stored: dict[Node, torch.Tensor]) -> ResidualBlock | None
     return None
 
 
-def _adds_alike(node: Node, *operands: object) -> bool:
+def _adds_alike(node: Node) -> bool:
     """Whether an addition is of two floating-point tensors of its own shape, neither multiplied."""
-    alike = all(
-        isinstance(operand, Node)
-        and operand.meta["val"].dtype == node.meta["val"].dtype
-        and same_shape(shape_of(operand), shape_of(node))
-        for operand in operands
+    operands, value = node.all_input_nodes, node.meta["val"]
+    return (
+        len(operands) == 2
+        and not node.kwargs
+        and bool(value.is_floating_point())
+        and all(operand.meta["val"].dtype == value.dtype for operand in operands)
+        and all(same_shape(shape_of(operand), shape_of(node)) for operand in operands)
     )
-    return alike and not node.kwargs and bool(node.meta["val"].is_floating_point())
 
 
 def _used_for(node: Node, skip: Node) -> list[Node]:
