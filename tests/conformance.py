@@ -83,9 +83,9 @@ def _rounded(value: Any) -> Any:
     return value.half().float() if is_float else value
 
 
-def half_rounding(name: str) -> float:
-    """How far rounding to float16 moves a model by itself, in torch: relative as a cell is."""
-    program = prepare_for_export(program_of(name).with_batch(2))
+def half_rounding(program: Program) -> float:
+    """How far rounding to float16 moves a program by itself, in torch: relative as a cell is."""
+    program = prepare_for_export(program.with_batch(2))
     inputs = torch.from_numpy(noise(program.card.preprocessing, 2, seed=3))
     with torch.no_grad():
         expected = program.module(inputs)

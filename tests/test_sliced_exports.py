@@ -12,7 +12,7 @@ from edgevit.graph.axes import Axis, find_axes
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.slicing import slice_axes
-from tests.conformance import CONVERTERS, program_of, try_program
+from tests.conformance import CONVERTERS, PRECISIONS, half_rounding, program_of, try_program
 from tests.zoo import TIMM
 
 FAST = {"deit_tiny", "mobilevit_xxs"}
@@ -36,11 +36,23 @@ def most(axis: Axis, source: random.Random) -> list[int]:
     return sorted(source.sample(range(axis.size), source.randint(-(-axis.size // 2), axis.size - 1)))
 
 
+def speed(name: str, precision: str):
+    return () if name in FAST and precision == "fp32" else pytest.mark.slow
+
+
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in TIMM]
+    ("name", "precision"),
+    [
+        pytest.param(name, precision, marks=speed(name, precision))
+        for name in TIMM
+        for precision in PRECISIONS
+    ],
 )
-def test_a_sliced_model_computes_the_same_in_every_format(name, format_name):
+def test_a_sliced_model_computes_the_same_in_every_format(name, precision, format_name):
     pytest.importorskip(CONVERTERS[format_name])
-    cell = try_program(small(name), format_name, "fp32")
-    assert cell.passed, cell.refusal or f"differs by {cell.rel:.1e}"
+    cell = try_program(small(name), format_name, precision)
+    if not cell.passed and cell.rel is not None and precision == "fp16":
+        assert cell.rel <= 1.5 * half_rounding(small(name)), "rounding to float16 does not explain it"
+    else:
+        assert cell.passed, cell.refusal or f"differs by {cell.rel:.1e}"
