@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.tables import write_table  # noqa: E402
 from edgevit.export.formats import FORMATS  # noqa: E402
-from tests.conformance import HALF, MISSES, PRECISIONS, Cell, half_rounding, try_cell  # noqa: E402
+from tests.conformance import HALF, MISSES, PRECISIONS, Cell, half_rounding, program_of, try_cell  # noqa: E402
 from tests.zoo import MODELS  # noqa: E402
 
 COLUMNS = [(format_, precision) for format_ in FORMATS for precision in PRECISIONS]
@@ -34,7 +34,7 @@ def measured(reason: str) -> str:
     if reason != HALF:
         return "."
     models = dict.fromkeys(model for (model, *_), given in MISSES.items() if given == HALF)
-    return f" ({', '.join(f'{model} by {half_rounding(model):.0e}' for model in models)})."
+    return f" ({', '.join(f'{model} by {half_rounding(program_of(model)):.0e}' for model in models)})."
 
 
 def main() -> None:

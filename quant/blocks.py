@@ -17,8 +17,9 @@ from torch.fx import Node
 
 from edgevit.graph.costs import macs_by_node
 from edgevit.graph.program import Program
+from edgevit.graph.rewriting import shared_path
 from edgevit.quant.grouping import Kind, group
-from edgevit.quant.segments import Segment, segments, shared_path
+from edgevit.quant.segments import Segment, segments
 
 
 @dataclass(frozen=True)

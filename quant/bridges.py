@@ -31,7 +31,8 @@ from typing import Literal, NamedTuple
 from torch.fx import Node
 
 from edgevit.graph.program import Program
-from edgevit.quant.segments import Segment, segments, shared_path
+from edgevit.graph.rewriting import shared_path
+from edgevit.quant.segments import Segment, segments
 
 Direction = Literal["map->tokens", "tokens->map", "both"]
 

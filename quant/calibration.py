@@ -11,9 +11,10 @@ import torch
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Array, Program
+from edgevit.graph.rewriting import module_path
 from edgevit.graph.running import Runner
 from edgevit.quant.observation import Observed
-from edgevit.quant.operators import is_layer, module_path, weight_of
+from edgevit.quant.operators import is_layer, weight_of
 
 FEWEST_IMAGES = 8
 

@@ -173,12 +173,6 @@ def can_be_integer(node: Node) -> bool:
     return is_layer(node) or is_call(node, PRODUCTS | MOVES | POINTWISE)
 
 
-def module_path(node: Node) -> str:
-    """The dotted path of the module that a node comes from; empty where the graph does not say."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack else ""
-
-
 def is_activation(value: object) -> bool:
     """Whether a value is a float32 tensor: what a grid for a whole tensor can be put on."""
     if not isinstance(value, Node) or value.op == "output":

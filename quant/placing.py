@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from torch.fx import Graph
 
 from edgevit.errors import EdgevitError, closest
+from edgevit.graph.rewriting import module_path
 from edgevit.quant.levels import Level, with_moves
-from edgevit.quant.operators import can_be_integer, is_layer, module_path
+from edgevit.quant.operators import can_be_integer, is_layer
 from edgevit.quant.precision import BitWidths
 
 # What each placement makes of layers, and of everything else that has an integer kernel.

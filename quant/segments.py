@@ -10,7 +10,6 @@ operator of a chain. No module or model name is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -29,7 +28,6 @@ from edgevit.quant.mixing import (
     mixes_values,
     overlaps,
 )
-from edgevit.quant.operators import module_path
 
 aten = torch.ops.aten
 
@@ -221,17 +219,6 @@ class _Row:
             seen.add(node)
             waiting.extend(node.all_input_nodes)
         return False
-
-
-def shared_path(nodes: Iterable[Node]) -> str:
-    """The innermost module that all of the nodes come from, as a dotted path; empty for the model itself."""
-    paths = [module_path(node).split(".") for node in nodes if node.meta.get("nn_module_stack")]
-    shared = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
 
 
 def _tensors(node: Node) -> int:

@@ -12,12 +12,13 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch.fx import Node
 
 from edgevit.graph.program import Program
+from edgevit.graph.rewriting import module_path
 from edgevit.graph.running import Override, Runner, Values, batches
 from edgevit.progress import track
 from edgevit.quant.grids import quantize_bias
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import Level, gives_integers, level_of
-from edgevit.quant.operators import bias_of, input_of, is_layer, layer_of, module_path, weight_of
+from edgevit.quant.operators import bias_of, input_of, is_layer, layer_of, weight_of
 
 
 @dataclass(frozen=True)

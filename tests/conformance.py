@@ -52,6 +52,10 @@ class Cell:
     passed: bool
 
 
+# What a format's converter is imported as: a test skips without it.
+CONVERTERS = {"onnx": "onnxscript", "tflite": "litert_torch", "coreml": "coremltools"}
+
+
 @functools.cache
 def program_of(name: str) -> Program:
     """A model of the zoo, captured."""
@@ -79,9 +83,9 @@ def _rounded(value: Any) -> Any:
     return value.half().float() if is_float else value
 
 
-def half_rounding(name: str) -> float:
-    """How far rounding to float16 moves a model by itself, in torch: relative as a cell is."""
-    program = prepare_for_export(program_of(name).with_batch(2))
+def half_rounding(program: Program) -> float:
+    """How far rounding to float16 moves a program by itself, in torch: relative as a cell is."""
+    program = prepare_for_export(program.with_batch(2))
     inputs = torch.from_numpy(noise(program.card.preprocessing, 2, seed=3))
     with torch.no_grad():
         expected = program.module(inputs)
@@ -90,9 +94,14 @@ def half_rounding(name: str) -> float:
 
 
 def try_cell(key: Key) -> Cell:
-    """Export, run, compare."""
+    """Export a model of the zoo, run it, compare."""
     name, format_name, precision = key
-    program, format_ = program_of(name), FORMATS[format_name]
+    return try_program(program_of(name), format_name, precision)
+
+
+def try_program(program: Program, format_name: str, precision: str) -> Cell:
+    """Export any program, run it, compare."""
+    format_ = FORMATS[format_name]
     inputs = noise(program.card.preprocessing, 2, seed=3)
     with TemporaryDirectory() as folder:
         path = Path(folder) / format_.file

@@ -41,6 +41,21 @@ def test_splits_without_a_common_one_keep_their_sizes():
     assert all(leaf.fixed for part in parts for leaf in part.leaves())
 
 
+def test_what_follows_parts_that_are_laid_out_in_two_ways_is_the_same():
+    width = Dim(7)
+    *unlike, last = reshaped([Dim(4), Dim(3), width], [3, 4, 7])
+    assert last is width.root
+    assert not last.fixed
+    assert all(dim.fixed for dim in unlike)
+
+
+def test_the_end_of_a_sum_of_unlike_parts_is_the_same():
+    first = total([product([Dim(3), Dim(2)]), Dim(2), Dim(5)])
+    second = total([product([Dim(2), Dim(2)]), Dim(4), Dim(5)])
+    same(first, second)
+    assert [leaf.size for leaf in first.leaves() if not leaf.fixed] == [5]
+
+
 def test_pieces_of_a_concatenation_are_what_was_concatenated():
     left, right = Dim(3), Dim(5)
     assert divided(total([left, right]), [3, 5]) == [left, right]

@@ -17,6 +17,7 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.axes import Axis, find_axes
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
+from edgevit.graph.rewrites.split_projections import split_projections
 from edgevit.graph.slicing import slice_axes, slice_axis
 from tests import zoo
 from tests.masking import masked
@@ -25,6 +26,8 @@ from tests.rewrites.helpers import program_of
 SIZED = (3, 8, 8)
 # Plain, with convolutions before tokens, and with a feature map between: the others are the same but slow.
 FEW = ("deit_tiny", "levit_128s", "mobilevit_xxs")
+# Those whose query, key and value are the result of one layer, taken apart by an unbind.
+FUSED = ("deit_tiny", "mobilevit_xxs", "edgenext_xxs", "swin_tiny")
 
 
 def models(fast: Collection[str]) -> list[Any]:
@@ -54,10 +57,26 @@ def logits(program: Program, images: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(program.run(images.numpy())[0])
 
 
-def check_law(program: Program, keep: dict[Axis, list[int]], images: torch.Tensor) -> None:
+def check_law(program: Program, keep: dict[Axis, list[int]], images: torch.Tensor) -> torch.Tensor:
     expected = masked(program, keep, images)
     found = logits(slice_axes(program, keep), images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    return expected
+
+
+def check_every_axis(program: Program, images: torch.Tensor) -> None:
+    """The law for each free axis by itself, and that each is of consequence; all failures in one report."""
+    source, whole, failures = random.Random(2), logits(program, images), []
+    for axis in free(program):
+        try:
+            expected = check_law(program, {axis: some(axis, source)}, images)
+        except (AssertionError, EdgevitError, RuntimeError, ValueError) as error:
+            failures.append(f"{axis.name} of {axis.size}: {error}")
+        else:
+            # Where a query has one token to attend to, it attends to it whatever it is.
+            if axis.role != "query-key" and torch.equal(expected, whole):
+                failures.append(f"{axis.name} of {axis.size}: is of no consequence")
+    assert not failures, "\n".join([f"{len(failures)} of {len(free(program))} axes fail", *failures])
 
 
 @pytest.mark.parametrize("name", models(FEW))
@@ -84,6 +103,23 @@ def test_all_axes_can_be_sliced_at_once(name):
     keep, images = {axis: some(axis, source) for axis in free(program)}, images_of(program)
     check_law(program, keep, images)
     assert not torch.equal(masked(program, keep, images), logits(program, images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.TIMM)
+def test_a_slice_of_every_axis_by_itself_is_the_whole_with_the_rest_zero(name):
+    program = prepared(name)
+    check_every_axis(program, images_of(program))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUSED)
+def test_a_slice_of_every_axis_of_split_projections(name):
+    program = split_projections(prepared(name))
+    assert len(free(program)) > len(free(prepared(name)))
+    # EdgeNeXt's attention is over channels: a softmax is taken over the key's, which are the value's.
+    assert name == "edgenext_xxs" or {"query-key", "value"} <= {axis.role for axis in free(program)}
+    check_every_axis(program, images_of(program))
 
 
 class Block(nn.Module):
@@ -136,6 +172,25 @@ def test_an_operator_without_a_rule_fixes_what_it_reads_and_is_named():
     program = prepare_for_export(program_of(module, SIZED))
     axis = next(axis for axis in find_axes(program) if axis.size == 6)
     assert axis.fixed == "aten.sort.default is not known to slicing"
+
+
+class Mislaid(nn.Module):
+    """(b, 10, 3, 7) becomes (b, 3, 10, 7), which no permutation does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mix, self.head = nn.Conv2d(3, 10, 4, 2), nn.Linear(3, 7), nn.Linear(7, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.up(image)).reshape(-1, 3, 10, 7).sigmoid().amax((1, 2)))
+
+
+def test_a_reshape_that_fits_nowhere_leaves_free_what_follows_it():
+    program = prepare_for_export(program_of(Mislaid(), SIZED))
+    reasons = {axis.size: axis.fixed for axis in find_axes(program)}
+    assert reasons[7] is None
+    assert reasons[10] == "it is laid out in two ways that have no parts in common"
+    check_every_axis(program, images_of(program))
 
 
 @settings(max_examples=30, deadline=None)

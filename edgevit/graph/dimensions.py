@@ -229,11 +229,22 @@ def _align(left: list[Dim], right: list[Dim], form: Form) -> None:
         # `first` is the larger: its head is `second`, and what is left of it comes next.
         head_and_rest = _cut(first, second.size, form)
         if head_and_rest is None:
-            for dim in (first, second, *left, *right):
-                dim.fix("it is laid out in two ways that have no parts in common")
+            _fix_all_but_the_end([first, *left], [second, *right])
             return
         same(head_and_rest[0], second)
         left.insert(0, head_and_rest[1])
+
+
+def _fix_all_but_the_end(left: list[Dim], right: list[Dim]) -> None:
+    """Give up two lists that begin unlike; parts of one size that both end in are the same all the same.
+
+    Index ``i * size + j`` of one is that of the other, whatever ``i`` is made of; from the end of a sum it is
+    so as well. The first parts differ in size and the wholes do not: neither list comes to be empty.
+    """
+    while left[-1].size == right[-1].size:
+        same(left.pop(), right.pop())
+    for dim in (*left, *right):
+        dim.fix("it is laid out in two ways that have no parts in common")
 
 
 def _cut(dim: Dim, head: int, form: Form) -> tuple[Dim, Dim] | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -199,7 +199,8 @@ class Editor:
             name: of the rewrite.
             measured: what to write in the step besides, such as how many places changed.
         """
-        self.graph.eliminate_dead_code()
+        # Attention, which could drop at random, would stay for that alone.
+        self.graph.eliminate_dead_code(lambda node: node.is_impure(impure_random=False))
         self._drop_unused_tensors()
         self._propagate_shapes()
         self.graph.lint()
@@ -317,6 +318,23 @@ def is_call(node: Node, targets: Collection[Any]) -> bool:
 def calls(graph: Graph, targets: Collection[Any]) -> list[Node]:
     """The graph's calls of the given operators, in order."""
     return [node for node in graph.nodes if is_call(node, targets)]
+
+
+def module_path(node: Node) -> str:
+    """The dotted path of the module that a node comes from; empty where the graph does not say."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def shared_path(nodes: Iterable[Node]) -> str:
+    """The innermost module that all of the nodes come from, as a dotted path; empty for the model itself."""
+    paths = [module_path(node).split(".") for node in nodes if node.meta.get("nn_module_stack")]
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
 
 
 def _layouts_read(node: Node) -> list[object]:

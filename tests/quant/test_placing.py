@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from edgevit.errors import EdgevitError
+from edgevit.graph.rewriting import module_path
 from edgevit.quant.levels import Level, gives_integers
-from edgevit.quant.operators import can_be_integer, is_layer, module_path
+from edgevit.quant.operators import can_be_integer, is_layer
 from edgevit.quant.placing import PLACEMENTS, default_placement, place
 from edgevit.quant.precision import BIT_WIDTHS, bit_widths
 from tests.quant.helpers import Net, Tokens, all_named, named, prepared, seeded
