@@ -45,3 +45,9 @@ def working(description: str) -> Iterator[None]:
 
     with Console(stderr=True).status(description):
         yield
+
+
+def report(text: str) -> None:
+    """A line about what was finished, for work that is done in other processes."""
+    if _shown():
+        sys.stderr.write(f"{text}\n")

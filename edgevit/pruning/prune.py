@@ -20,7 +20,7 @@ from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Array, Program
 from edgevit.graph.running import Runner, batches, spread
 from edgevit.graph.slicing import slice_axes
-from edgevit.pruning.allocation import Widths, allocate
+from edgevit.pruning.allocation import Widths, allocate, candidates
 from edgevit.pruning.analysis import analyse
 from edgevit.pruning.compensation import FEWEST_IMAGES, Compensated, compensate
 
@@ -126,6 +126,32 @@ class Pruner:
         except EdgevitError as error:
             raise EdgevitError(f"--keep {keep:g} of {of}: {error}") from error
 
+    def costs(self, widths: Widths) -> tuple[int, int]:
+        """Multiply-accumulates for one image, and stored numbers, of the program of such widths."""
+        choices = self._choices(widths)
+        return self._costs.macs(choices), self._costs.parameters(choices)
+
+    def narrowest(self) -> Widths:
+        """The least that may stay of each axis."""
+        return {axis: candidates(axis.size)[0] for axis in self.analysis.curves}
+
+    def widths_within(self, *, macs: float, parameters: float) -> Widths:
+        """How many units of each axis stay when neither cost may be above its budget.
+
+        Args:
+            macs: multiply-accumulates for one image.
+            parameters: stored numbers.
+
+        Raises:
+            EdgevitError: when the narrowest costs more.
+        """
+
+        def share(widths: Widths) -> float:
+            found = self.costs(widths)
+            return max(found[0] / macs, found[1] / parameters)
+
+        return allocate(self.analysis.curves, share, 1.0)
+
     def sliced(self, widths: Widths) -> Program:
         """The program of such widths, its layers as they were."""
         return slice_axes(self.analysis.program, self._kept(widths))
@@ -217,10 +243,12 @@ def prune(
     return pruner.cut(pruner.widths(keep, of), compensation=compensation)
 
 
-def _check(program: Program, images: Array, roles: Collection[str]) -> None:
-    for role in roles:
-        if role not in get_args(Role):
-            raise EdgevitError(f"--role: {role!r} is unknown; {closest(role, get_args(Role))}")
+def check_program(program: Program) -> None:
+    """Refuse what cannot be pruned.
+
+    Raises:
+        EdgevitError: when its batch is fixed, or it is quantized.
+    """
     name = program.card.name
     if program.batch is not None:
         raise EdgevitError(
@@ -228,7 +256,15 @@ def _check(program: Program, images: Array, roles: Collection[str]) -> None:
         )
     if any(step.name == "quantize" for step in program.card.steps):
         raise EdgevitError(f"{name} is quantized: prune the float Program, and quantize what comes of it")
+
+
+def _check(program: Program, images: Array, roles: Collection[str]) -> None:
+    for role in roles:
+        if role not in get_args(Role):
+            raise EdgevitError(f"--role: {role!r} is unknown; {closest(role, get_args(Role))}")
+    check_program(program)
     if len(images) < FEWEST_IMAGES:
+        name = program.card.name
         raise EdgevitError(
             f"{len(images)} images to prune {name} with: give {FEWEST_IMAGES} at least, 256 are usual"
         )

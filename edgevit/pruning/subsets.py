@@ -5,6 +5,8 @@ Source: class-wise splitting as in ED-ViT (arXiv 2410.11650), whose subsets are 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,8 @@ from edgevit.evaluation import softmax
 # One tuple of class indices, ascending, for each sub-model; the subsets in the order of their first class.
 Subsets = tuple[tuple[int, ...], ...]
 Matrix = npt.NDArray[np.floating]
+# What decides which classes are together.
+GroupingName = Literal["random", "confusion"]
 
 # Searches by swaps end in different places; the best of so many is kept.
 _STARTS = 16
