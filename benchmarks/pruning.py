@@ -4,9 +4,9 @@ Usage: python benchmarks/pruning.py [--shared DIR] [--models vit_tiny,hybrid] [-
            [--write docs/pruning.md]
        python -m pip install torch-pruning==1.6.1     (the peer)
 
-Two models with real weights: ViT-Tiny on ImageNet validation images, and MobileViT-xxs trained on CIFAR-10. Each
-tool sees the same calibration images. `widths`: half of every MLP and of every head's width goes, whatever that
-costs. `macs`: a share of the multiply-accumulates may stay, and the tool chooses what does.
+Two models with real weights: ViT-Tiny on ImageNet validation images, and MobileViT-xxs trained on CIFAR-10.
+Each tool sees the same calibration images, without labels, and none trains. Either half of every MLP and of
+every head's width goes, or a share of the multiply-accumulates may stay and the tool chooses what does.
 """
 
 from __future__ import annotations

@@ -185,8 +185,8 @@ def _for_latency(pruner: Pruner, program: Program, keep: float, to: str) -> Widt
         share = _between(low, high, keep)
     if best is None:
         raise EdgevitError(
-            f"--keep {keep:g} of latency: with {high[0]:.2g} of its multiply-accumulates left the model takes "
-            f"{high[1]:.2f} of its time in {to} on this machine; allow that much, or let more --role shrink"
+            f"--keep {keep:g} of latency: with {high[0]:.2g} of its multiply-accumulates left the model "
+            f"takes {high[1]:.2f} of its time in {to} on this machine; allow it, or let more --role shrink"
         )
     return best
 
