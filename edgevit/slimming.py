@@ -31,8 +31,6 @@ _JUDGED = 500
 # A share of latency is met when it is missed by no more than the noise of its measurement.
 _NEAR = 0.02
 _MEASUREMENTS = 6
-# The smallest share of multiply-accumulates that is tried for a latency.
-_SMALLEST = 0.02
 
 
 @dataclass(frozen=True)
@@ -170,24 +168,25 @@ def _for_latency(pruner: Pruner, program: Program, keep: float, to: str) -> Widt
     Latency falls with arithmetic, but by less: each share is measured, and the next one lies between the two
     that enclose what is wanted, where a straight line between them says.
     """
-    low: tuple[float, float | None] = (_SMALLEST, None)
+    least = pruner.least("macs")
+    low: tuple[float, float | None] = (least, None)
     high = (1.0, 1.0)
     best: Widths | None = None
-    share = keep
+    share = max(keep, least)
     for _ in range(_MEASUREMENTS):
         widths = pruner.widths(share)
         ratio, _ = relative(program, pruner.sliced(widths), to)
-        if ratio <= keep:
-            low, best = (share, ratio), widths
-            if ratio >= keep - _NEAR:
-                break
-        else:
+        if ratio > keep:
             high = (share, ratio)
+        else:
+            low, best = (share, ratio), widths
+        if keep - _NEAR <= ratio <= keep or share == least:
+            break
         share = _between(low, high, keep)
     if best is None:
         raise EdgevitError(
-            f"--keep {keep:g} of latency: with {high[0]:.2g} of the multiply-accumulates left the model still "
-            f"takes {high[1]:.2f} of its time in {to} on this machine; allow that much, or let more roles shrink"
+            f"--keep {keep:g} of latency: with {high[0]:.2g} of its multiply-accumulates left the model "
+            f"takes {high[1]:.2f} of its time in {to} on this machine; allow it, or let more --role shrink"
         )
     return best
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.axes import Axis
@@ -21,6 +21,11 @@ def candidates(size: int) -> list[int]:
     return sorted({*range(step, size, step), size})
 
 
+def narrowest(axes: Iterable[Axis]) -> Widths:
+    """The least that may stay of each axis."""
+    return {axis: candidates(axis.size)[0] for axis in axes}
+
+
 def allocate(curves: Mapping[Axis, Elimination], cost: Callable[[Widths], float], budget: float) -> Widths:
     """Widths with the least sum of losses whose cost is within a budget.
 
@@ -37,8 +42,8 @@ def allocate(curves: Mapping[Axis, Elimination], cost: Callable[[Widths], float]
         EdgevitError: when even the narrowest candidates cost more.
     """
     full = {axis: axis.size for axis in curves}
-    narrowest = {axis: candidates(axis.size)[0] for axis in curves}
-    least = cost(narrowest)
+    ends = narrowest(curves)
+    least = cost(ends)
     if least > budget:
         raise EdgevitError(
             f"the budget of {budget:.4g} cannot be met: with every axis at its narrowest it is {least:.4g}, "
@@ -48,17 +53,17 @@ def allocate(curves: Mapping[Axis, Elimination], cost: Callable[[Widths], float]
         return full
     found = full
     for _ in range(_ROUNDS):
-        rates = _rates(found, narrowest, cost)
+        rates = _rates(found, ends, cost)
         found = _at_budget(curves, rates, cost, budget)
     return found
 
 
-def _rates(around: Widths, narrowest: Widths, cost: Callable[[Widths], float]) -> dict[Axis, float]:
+def _rates(around: Widths, ends: Widths, cost: Callable[[Widths], float]) -> dict[Axis, float]:
     """What a unit of each axis costs where the others are as they are."""
     rates = {}
     for axis in around:
-        ends = [cost({**around, axis: width}) for width in (axis.size, narrowest[axis])]
-        rates[axis] = (ends[0] - ends[1]) / max(1, axis.size - narrowest[axis])
+        most, least = (cost({**around, axis: width}) for width in (axis.size, ends[axis]))
+        rates[axis] = (most - least) / max(1, axis.size - ends[axis])
     return rates
 
 

@@ -15,6 +15,7 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.axes import Role
 from edgevit.graph.inspection import count_macs
 from edgevit.graph.program import Program
+from edgevit.pruning.allocation import narrowest
 from edgevit.pruning.dataset import Images, Indices, Labels
 from edgevit.pruning.heads import with_classes
 from edgevit.pruning.prune import Pruner
@@ -207,7 +208,7 @@ def _cut(pruner: Pruner, plan: Plan) -> Program:
 
 
 def _check_narrowest(pruner: Pruner, plan: Plan, *, macs: float, parameters: float) -> None:
-    least_macs, least_parameters = pruner.costs(pruner.narrowest())
+    least_macs, least_parameters = pruner.costs(narrowest(pruner.analysis.curves))
     if least_macs > macs or least_parameters > parameters:
         raise _unmet(plan, least_macs, least_parameters * _FLOAT_BYTES)
 

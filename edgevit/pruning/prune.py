@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -20,7 +20,7 @@ from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Array, Program
 from edgevit.graph.running import Runner, batches, spread
 from edgevit.graph.slicing import slice_axes
-from edgevit.pruning.allocation import Widths, allocate, candidates
+from edgevit.pruning.allocation import Widths, allocate, narrowest
 from edgevit.pruning.analysis import analyse
 from edgevit.pruning.compensation import FEWEST_IMAGES, Compensated, compensate
 
@@ -116,9 +116,7 @@ class Pruner:
         """
         if not 0 < keep < 1:
             raise EdgevitError(f"--keep: {keep:g} is no share; give a number between 0 and 1, such as 0.5")
-        if of not in get_args(Budget):
-            raise EdgevitError(f"--of: {of!r} is unknown; {closest(of, get_args(Budget))}")
-        counted = {"macs": self._costs.macs, "parameters": self._costs.parameters}[of]
+        counted = self._counted(of)
         try:
             return allocate(
                 self.analysis.curves, lambda widths: counted(self._choices(widths)), keep * counted({})
@@ -130,10 +128,6 @@ class Pruner:
         """Multiply-accumulates for one image, and stored numbers, of the program of such widths."""
         choices = self._choices(widths)
         return self._costs.macs(choices), self._costs.parameters(choices)
-
-    def narrowest(self) -> Widths:
-        """The least that may stay of each axis."""
-        return {axis: candidates(axis.size)[0] for axis in self.analysis.curves}
 
     def widths_within(self, *, macs: float, parameters: float) -> Widths:
         """How many units of each axis stay when neither cost may be above its budget.
@@ -151,6 +145,16 @@ class Pruner:
             return max(found[0] / macs, found[1] / parameters)
 
         return allocate(self.analysis.curves, share, 1.0)
+
+    def least(self, of: Budget = "macs") -> float:
+        """The smallest share of a cost that can be left."""
+        counted = self._counted(of)
+        return counted(self._choices(narrowest(self.analysis.curves))) / counted({})
+
+    def _counted(self, of: Budget) -> Callable[[Mapping[Dim, torch.Tensor]], int]:
+        if of not in get_args(Budget):
+            raise EdgevitError(f"--of: {of!r} is unknown; {closest(of, get_args(Budget))}")
+        return {"macs": self._costs.macs, "parameters": self._costs.parameters}[of]
 
     def sliced(self, widths: Widths) -> Program:
         """The program of such widths, its layers as they were."""
