@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from edgevit.graph.program import Program
     from edgevit.profiles import devices
     from edgevit.profiling import profile
+    from edgevit.pruning.classwise import split_classes
     from edgevit.pruning.prune import prune
+    from edgevit.pruning.split import read_split
     from edgevit.quant.quantizing import quantize
 
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
@@ -38,6 +40,8 @@ _HOMES = {
     "profile": "edgevit.profiling",
     "prune": "edgevit.pruning.prune",
     "quantize": "edgevit.quant.quantizing",
+    "read_split": "edgevit.pruning.split",
+    "split_classes": "edgevit.pruning.classwise",
     "verify": "edgevit.export.verify",
 }
 
@@ -54,6 +58,8 @@ __all__ = [
     "profile",
     "prune",
     "quantize",
+    "read_split",
+    "split_classes",
     "verify",
 ]
 

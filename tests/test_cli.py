@@ -63,7 +63,7 @@ def test_every_command_has_help_and_the_function_of_its_name(name, capsys):
     assert f"edgevit {name}" in text
     assert "--json" in text
     home = importlib.import_module("edgevit.export" if name == "export" else "edgevit")
-    assert callable(getattr(home, name))
+    assert callable(getattr(home, name.replace("-", "_")))
 
 
 def test_the_whole_path_by_hand(tmp_path, image_folder):

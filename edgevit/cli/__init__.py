@@ -20,8 +20,8 @@ from edgevit.files import abandon_staged, resumable
 
 # In the order people meet them.
 _COMMANDS = (
-    *("deploy", "capture", "inspect", "prune", "compress", "export", "verify", "evaluate", "profile"),
-    *("devices", "doctor"),
+    *("deploy", "capture", "inspect", "prune", "split-classes", "compress", "export", "verify"),
+    *("evaluate", "profile", "devices", "doctor"),
 )
 
 _FAILED, _BAD_INPUT, _BUG = 1, 2, 70
@@ -36,7 +36,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"edgevit.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"edgevit.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(
