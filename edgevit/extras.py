@@ -20,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("transformers",),
     "nncf": ("nncf", "torchao"),
     "runtime": ("zenoh", "onnxruntime"),
+    "cluster": ("ray",),
 }
 
 

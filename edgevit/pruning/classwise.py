@@ -84,8 +84,7 @@ def split_classes(
         seed: of everything drawn by chance.
         torch_device: where torch runs and trains, "cpu" or "cuda".
         parallel: "local" or "ray". The same parts, to the bit, where each has the same number of threads.
-        workers: processes on this machine; a script that asks for more than one needs the usual
-            ``if __name__ == "__main__"``.
+        workers: processes on this machine; by default as many as torch has threads.
         force: replace what is there.
 
     Raises:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -92,55 +92,50 @@ def _one_by_one(jobs: Mapping[str, Job], material: Material) -> Iterator[Done]:
 
 
 def _in_processes(jobs: Mapping[str, Job], read: Callable[[], Material], count: int) -> Iterator[Done]:
-    import multiprocessing
-
+    """Each job in a process of its own, so many at a time."""
     threads = max(1, torch.get_num_threads() // count)
-    pool = ProcessPoolExecutor(
-        count,
-        # Torch's threads do not survive a fork.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(threads,),
-    )
-    # Ctrl-C goes to the whole group: what it leaves is for the first process to say.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        futures = {pool.submit(_in_process, job, read): name for name, job in jobs.items()}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    try:
-        for future in as_completed(futures):
-            try:
+    running: list[subprocess.Popen[bytes]] = []
+    with ThreadPoolExecutor(count) as pool:
+        futures = {pool.submit(_in_process, job, read, threads, running): name for name, job in jobs.items()}
+        try:
+            for future in as_completed(futures):
                 data, number = future.result()
-            except BrokenProcessPool as error:
-                raise EdgevitError(
-                    "--workers: a process ended before its part was done, as when memory is short; repeat "
-                    f"the command with fewer than {count} workers to go on"
-                ) from error
-            yield Done(futures[future], data, f"process {number}")
-    finally:
-        pool.shutdown(cancel_futures=True)
+                yield Done(futures[future], data, f"process {number}")
+        finally:
+            # Where one was refused, what the others do is of no use.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.kill()
 
 
-def _start(threads: int) -> None:
-    """What a process does before its first job."""
-    progress.silence()
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End when the process that waits for the results is gone, however it went."""
-    import multiprocessing
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _in_process(job: Job, read: Callable[[], Material]) -> tuple[bytes, int]:
-    return job(read()), os.getpid()
+def _in_process(
+    job: Job, read: Callable[[], Material], threads: int, running: list[subprocess.Popen[bytes]]
+) -> tuple[bytes, int]:
+    # Ctrl-C goes to a whole session, and what it leaves is for the first process to say; the others end when
+    # their standard input does.
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgevit.pruning.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    ) as process:
+        running.append(process)
+        try:
+            pickle.dump((job, read, threads), process.stdin)  # type: ignore[arg-type]
+            process.stdin.flush()  # type: ignore[union-attr]
+            answer = process.stdout.read()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            answer = b""
+    if not answer:
+        raise EdgevitError(
+            "--workers: a process ended before its part was done, as when memory is short; repeat the "
+            "command with fewer workers to go on"
+        )
+    found = pickle.loads(answer)  # noqa: S301 - what our own process said
+    if isinstance(found, Exception):
+        raise found
+    return found, process.pid
 
 
 def _on_ray(jobs: Mapping[str, Job], material: Material, *, gpus: int) -> Iterator[Done]:
@@ -149,6 +144,8 @@ def _on_ray(jobs: Mapping[str, Job], material: Material, *, gpus: int) -> Iterat
 
     started = not ray.is_initialized()
     if started:
+        # What runs here is told to nobody, unless somebody decided that it may be.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         remote = ray.remote(_on_node).options(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD")
