@@ -10,7 +10,7 @@ from edgevit.pruning.elimination import Elimination
 
 Widths = dict[Axis, int]
 # Halvings of the price of a cost on a scale of orders of magnitude, and how many of these.
-_STEPS = 60
+_STEPS = 50
 _MAGNITUDES = 40
 # The price of one unit depends on what else stays; found anew so many times.
 _ROUNDS = 3
@@ -89,10 +89,17 @@ def _at_budget(
     worst = max(curve.losses[-1] for curve in curves.values()) or 1.0
     high = 2 * worst / min(rates.values())
     low = high / 10**_MAGNITUDES
+    wide, narrow = at(low), at(high)
+    if cost(wide) <= budget:
+        return wide
     for _ in range(_STEPS):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if cost(at(middle)) > budget else (low, middle)
-    return _widened(at(high), at(low), cost, budget)
+        tried = at(middle)
+        if tried == wide or (tried != narrow and cost(tried) > budget):
+            low, wide = middle, tried
+        else:
+            high, narrow = middle, tried
+    return _widened(narrow, wide, cost, budget)
 
 
 def _widened(narrow: Widths, wide: Widths, cost: Callable[[Widths], float], budget: float) -> Widths:

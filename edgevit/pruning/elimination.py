@@ -42,16 +42,17 @@ class Reader:
     def losses(self, size: int) -> torch.Tensor:
         """float64 (size,): the squared error that the loss of each unit would add, 0 where it is gone."""
         found = torch.zeros(size, dtype=torch.float64)
-        left = sorted(set(self.units.tolist()) - {_GONE, -1})
-        if not left:
-            return found
-        order = self.units.argsort(stable=True)
-        order = order[self.units[order] >= 0]
-        columns = order.reshape(len(left), -1)
-        weight = self.weight[:, columns].permute(1, 2, 0)
-        inverse = self.inverse[columns[:, :, None], columns[:, None, :]]
-        solved = weight / inverse if columns.shape[1] == 1 else torch.linalg.solve(inverse, weight)
-        found[left] = (solved * weight).sum((1, 2))
+        columns = (self.units >= 0).nonzero().flatten()
+        units, order = self.units[columns].sort(stable=True)
+        count = int((units == units[:1]).sum())
+        if count == 1:
+            # Nothing is copied that is large: this is what takes the time.
+            found[units] = (self.weight.square().sum(0) / self.inverse.diagonal())[columns[order]]
+        elif count:
+            columns = columns[order].reshape(-1, count)
+            weight = self.weight[:, columns].permute(1, 2, 0)
+            inverse = self.inverse[columns[:, :, None], columns[:, None, :]]
+            found[units[::count]] = (torch.linalg.solve(inverse, weight) * weight).sum((1, 2))
         return found
 
     def drop(self, unit: int) -> None:

@@ -177,8 +177,8 @@ class Pruner:
 
     def _divergence(self, small: Program) -> float:
         """KL(whole || small) of the predictions, in nats."""
-        found = _logits(small, spread(self.images, _JUDGED)).log_softmax(-1)
-        expected = self.expected.log_softmax(-1)
+        found = _logits(small, spread(self.images, _JUDGED)).double().log_softmax(-1)
+        expected = self.expected.double().log_softmax(-1)
         return float(functional.kl_div(found, expected, reduction="batchmean", log_target=True))
 
     def _kept(self, widths: Widths) -> dict[Axis, list[int]]:
