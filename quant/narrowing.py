@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from edgevit.graph.information import backward
 from edgevit.graph.program import Program
-from edgevit.graph.running import Runner, batches
-from edgevit.progress import track
+from edgevit.graph.running import Runner
 from edgevit.quant.grids import ActivationGrid, Scheme
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import gives_integers, groups, written
@@ -30,8 +30,6 @@ from edgevit.quant.ranges import SchemeChoice, settled
 _SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
 # Sixteen to each step of 8 bits.
 _BINS = 4096
-# Images that run at once: every value is kept for its gradient.
-_BATCH = 16
 
 
 @dataclass
@@ -110,17 +108,9 @@ def narrow(
 
 def _collect(runner: Runner, histograms: Mapping[str, _Histogram], images: torch.Tensor, seed: int) -> None:
     """Fill the histograms."""
-    generator = torch.Generator().manual_seed(seed)
-    names, result = list(histograms), runner.results[0]
-    parts = list(batches(images, _BATCH))
-    for part in track(parts, "weighing errors", len(parts)):
-        # The image's gradient is of no use, but with it every value has one.
-        image = {runner.image: part.clone().requires_grad_()}
-        values = runner.run(image, [*names, result])
-        logits = values[result]
-        drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)
-        likelihood = logits.log_softmax(-1).gather(1, drawn.to(logits.device)).sum()
-        gradients = torch.autograd.grad(likelihood, [values[name] for name in names], allow_unused=True)
-        for name, gradient in zip(names, gradients, strict=True):
-            if gradient is not None:
-                histograms[name].add(values[name].detach(), gradient)
+
+    def look(_: int, values: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        for name, (value, gradient) in values.items():
+            histograms[name].add(value, gradient)
+
+    backward(runner, list(histograms), images, look, seed=seed)

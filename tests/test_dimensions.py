@@ -136,3 +136,63 @@ def sliced(values, dims, choices):
     for place, dim in enumerate(dims):
         values = values.index_select(place, dim.kept(choices))
     return values
+
+
+def trees() -> st.SearchStrategy[Dim]:
+    """Dimensions made of others, each leaf once; their sizes stay small."""
+    parts = st.integers(1, 4).map(Dim)
+    return st.recursive(
+        parts,
+        lambda inner: st.builds(
+            lambda made, dims: made(dims),
+            st.sampled_from([product, total]),
+            st.lists(inner, min_size=1, max_size=3),
+        ),
+        max_leaves=5,
+    )
+
+
+@settings(deadline=None)
+@given(trees(), st.randoms(use_true_random=False))
+def test_an_index_is_kept_where_the_indices_of_all_leaves_in_it_are(dim, random):
+    """The law of `index_of`: it says of every index what `kept` asks of every leaf."""
+    choices = chosen([dim], random)
+    stays = torch.ones(dim.size, dtype=torch.bool)
+    for leaf in dim.leaves():
+        units = dim.index_of(leaf)
+        stays &= (units < 0) | torch.isin(units, choices[leaf])
+    assert stays.nonzero().flatten().tolist() == dim.kept(choices).tolist()
+
+
+@settings(deadline=None)
+@given(trees())
+def test_every_index_of_a_leaf_is_as_often_in_the_whole(dim):
+    for leaf in dim.leaves():
+        counts = torch.bincount(dim.index_of(leaf) + 1, minlength=leaf.size + 1)
+        assert len(set(counts[1:].tolist())) == 1
+        assert counts[1] > 0
+
+
+@settings(deadline=None)
+@given(trees())
+def test_the_indices_of_all_leaves_tell_every_index_apart(dim):
+    found = torch.stack([dim.index_of(leaf) for leaf in dim.leaves()], dim=1)
+    assert len(found.unique(dim=0)) == dim.size
+
+
+def test_an_index_of_what_is_no_part_is_none():
+    assert product([Dim(2), Dim(3)]).index_of(Dim(2)).tolist() == [-1] * 6
+
+
+def test_of_a_leaf_that_occurs_twice_the_inner_one_counts():
+    leaf = Dim(2)
+    assert product([leaf, leaf]).index_of(leaf).tolist() == [0, 1, 0, 1]
+    assert total([leaf, Dim(1), leaf]).index_of(leaf).tolist() == [0, 1, -1, 0, 1]
+
+
+def test_a_leaf_is_found_under_any_name_that_it_has():
+    merged = product([Dim(3), Dim(4)])
+    _, width = reshaped([merged], [3, 4])
+    other = Dim(4)
+    same(other, width)
+    assert merged.index_of(other).tolist() == [0, 1, 2, 3] * 3

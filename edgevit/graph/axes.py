@@ -81,11 +81,13 @@ class Dimensions:
 
     Attributes:
         of: node to its dimensions, a list of such for a tuple of tensors; none for what is no tensor.
+        batch: the dimension of images, fixed.
     """
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.of: dict[Node, Any] = {}
+        self.batch: Dim
         image = str(program.exported.graph_signature.user_inputs[0])
         for node in program.graph.nodes:
             value = node.meta.get("val")
@@ -95,8 +97,8 @@ class Dimensions:
             if node.op == "call_function":
                 apply(Call(node, self.of))
             elif node.name == image:
-                batch, *others = self.of[node]
-                batch.fix("it is the batch")
+                self.batch, *others = self.of[node]
+                self.batch.fix("it is the batch")
                 fix(others, "it is the image")
         results = set(program.exported.graph_signature.user_outputs)
         for node, dims in self.of.items():

@@ -35,7 +35,7 @@ def macs_by_node(program: Program) -> dict[str, int]:
             counts[n.name] = int(counter.get_total_flops() - before) // 2 // batch
             return value
 
-    image = torch.zeros(batch, *program.card.preprocessing.input_shape)
+    image = torch.zeros(batch, *(int(size) for size in program.input_shape[1:]))
     # torch counts the attention kernels of GPUs, and not the one of a CPU: as matrix products it counts it.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         _Counting(program.module).run(image)
@@ -65,15 +65,31 @@ class Costs:
 
     def _share(self, node: Node, choices: Choices) -> float:
         """What is left of a call's arithmetic, 0 to 1."""
-        first, second = (self._of[source] for source in node.all_input_nodes[:2])
+        if node.target is aten.einsum.default:
+            return _left(self._letters(node), choices)
+        out, (first, second) = self._of[node], self._operands(node)
         if is_call(node, LAYERS):
-            return _left(second[:2], choices)
+            return _left([*out, second[1]], choices)
         if is_call(node, _ATTENTION):
             # One product over the width of queries, one that gives the width of values.
-            widths = [first[-1], self._of[node][-1]]
-            products = sum(width.left(choices) for width in widths) / sum(width.size for width in widths)
-            return float(products * _left(first[1:-2], choices))
-        return _left([*self._of[node][1:], first[-1]], choices)
+            widths: list[Dim] = [first[-1], out[-1]]
+            left, size = sum(width.left(choices) for width in widths), sum(width.size for width in widths)
+            return _left(out[:-1], choices) * left / size
+        # A product; whatever else is counted, slicing has no rule for, and all its dimensions stay.
+        return _left([*out, first[-1]], choices)
+
+    def _operands(self, node: Node) -> list[list[Dim]]:
+        """The dimensions of what is multiplied, be it one value twice."""
+        return [self._of[argument] for argument in node.args[:2] if isinstance(argument, Node)]
+
+    def _letters(self, node: Node) -> list[Dim]:
+        """The dimension of each letter of an einsum."""
+        equation, operands = node.args[:2]
+        letters = str(equation).replace(" ", "").split("->")[0].split(",")
+        dims: dict[str, Dim] = {}
+        for word, operand in zip(letters, operands, strict=True):  # type: ignore[arg-type]
+            dims |= zip(word, self._of[operand], strict=True)
+        return list(dims.values())
 
 
 def _left(dims: list[Dim], choices: Choices) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from torch.fx import Node
 from edgevit.graph.axes import LAYERS, Dimensions
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.rewriting import is_call
+
+# What these give lacks a unit because they leave it to others, not because they sum over it.
+_PARTS = frozenset({torch.ops.aten.slice.Tensor, operator.getitem})
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,11 @@ def reads(dimensions: Dimensions, leaf: Dim) -> tuple[Read, ...]:
 
 def _reads(dimensions: Dimensions, leaf: Dim) -> Iterator[Read]:
     for node, dims in dimensions.of.items():
-        if node.op != "call_function" or any(_has(dim, leaf) for dim in _flat(dims)):
+        if node.op != "call_function" or is_call(node, _PARTS) or _has(dims, leaf):
             continue
         for source in node.all_input_nodes:
-            # Of a tuple only an item is taken, which sums nothing.
-            if source.op != "call_function" or not _is_tensor(source):
+            # A weight is no value that an error could be measured in.
+            if source.op != "call_function" or source not in dimensions.of:
                 continue
             places = [place for place, dim in enumerate(dimensions.of[source]) if _has(dim, leaf)]
             if places:
@@ -60,17 +64,8 @@ def _reads(dimensions: Dimensions, leaf: Dim) -> Iterator[Read]:
                 break
 
 
-def _is_tensor(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)
-
-
-def _flat(dims: object) -> Iterator[Dim]:
-    if isinstance(dims, Dim):
-        yield dims
-    elif isinstance(dims, list):
-        for part in dims:
-            yield from _flat(part)
-
-
-def _has(dim: object, leaf: Dim) -> bool:
-    return any(found is leaf.root for part in _flat(dim) for found in part.leaves())
+def _has(dims: object, leaf: Dim) -> bool:
+    """Whether a dimension, or one of a list or of a tuple's lists, is made of the axis."""
+    if isinstance(dims, list):
+        return any(_has(dim, leaf) for dim in dims)
+    return isinstance(dims, Dim) and any(found is leaf.root for found in dims.leaves())

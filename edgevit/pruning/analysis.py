@@ -9,14 +9,14 @@ import torch
 from torch.fx import Node
 
 from edgevit.graph.axes import Axis, Dimensions, Role
-from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
 from edgevit.graph.reads import Read, reads
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.split_projections import split_projections
 from edgevit.graph.running import Runner, batches
 from edgevit.pruning.elimination import Elimination, Reader, eliminate
-from edgevit.pruning.fisher import channel_information, gate_information
+from edgevit.pruning.fisher import channel_information
+from edgevit.pruning.importance import losses_by_gradient
 from edgevit.pruning.moments import Moments, rows_read
 from edgevit.pruning.rotation import rotate_heads
 
@@ -52,16 +52,14 @@ def analyse(program: Program, images: torch.Tensor, *, roles: Collection[Role], 
         prepared, turned = rotate_heads(prepared, images)
     dimensions = Dimensions(prepared)
     found = {
-        axis: (leaf, reads(dimensions, leaf))
+        axis: readings
         for axis, leaf in dimensions.axes().items()
-        if not axis.fixed and axis.role in roles
+        if not axis.fixed and axis.role in roles and (readings := reads(dimensions, leaf))
     }
-    found = {axis: (leaf, read) for axis, (leaf, read) in found.items() if read}
-    by_layers = {axis for axis, (_, read) in found.items() if all(_is_plain(one) for one in read)}
-    layers = {one.node.name: one for axis in by_layers for one in found[axis][1]}
-    curves = _by_layers(prepared, {axis: found[axis] for axis in by_layers}, layers, images, seed)
-    others = {axis: pair for axis, pair in found.items() if axis not in by_layers}
-    curves |= _by_gates(prepared, others, turned, images, seed)
+    by_layers = {axis: readings for axis, readings in found.items() if all(map(_is_plain, readings))}
+    others = {axis: readings for axis, readings in found.items() if axis not in by_layers}
+    curves = _by_layers(prepared, by_layers, images, seed)
+    curves |= _by_gates(dimensions, others, turned, images, seed)
     return Analysis(prepared, {axis: curves[axis] for axis in found})
 
 
@@ -74,13 +72,10 @@ def _is_plain(read: Read) -> bool:
 
 
 def _by_layers(
-    program: Program,
-    axes: Mapping[Axis, tuple[Dim, Sequence[Read]]],
-    layers: Mapping[str, Read],
-    images: torch.Tensor,
-    seed: int,
+    program: Program, axes: Mapping[Axis, Sequence[Read]], images: torch.Tensor, seed: int
 ) -> dict[Axis, Elimination]:
     """Axes that only layers read: by the error of what these give."""
+    layers = {read.node.name: read for readings in axes.values() for read in readings}
     if not layers:
         return {}
     places = {name: -1 if read.node.target is aten.linear.default else 1 for name, read in layers.items()}
@@ -88,7 +83,7 @@ def _by_layers(
     moments = _moments(program, layers, images)
     constants = Runner(program).constants
     found = {}
-    for axis, (_, readings) in axes.items():
+    for axis, readings in axes.items():
         readers = []
         for read in readings:
             weight = constants[read.node.all_input_nodes[1].name].flatten(1).double()
@@ -126,8 +121,8 @@ def _key(layer: Node) -> object:
 
 
 def _by_gates(
-    program: Program,
-    axes: Mapping[Axis, tuple[Dim, Sequence[Read]]],
+    dimensions: Dimensions,
+    axes: Mapping[Axis, Sequence[Read]],
     turned: Collection[str],
     images: torch.Tensor,
     seed: int,
@@ -135,18 +130,9 @@ def _by_gates(
     """Axes that end in products of two values: by what each unit's loss costs, the others as they are."""
     if not axes:
         return {}
-    gates = {
-        f"{axis.name} {index}": (read.source.name, read.place, read.units)
-        for axis, (_, readings) in axes.items()
-        for index, read in enumerate(readings)
-    }
-    information = gate_information(program, gates, images, seed=seed)
+    totals = losses_by_gradient(dimensions, axes, images, seed=seed)
     found = {}
-    for axis, (_, readings) in axes.items():
-        total = torch.zeros(axis.size, dtype=torch.float64)
-        for index in range(len(readings)):
-            part = information[f"{axis.name} {index}"]
-            total[: len(part)] += part / 2
-        order = torch.arange(axis.size - 1, -1, -1) if axis.name in turned else total.argsort()
+    for axis, total in totals.items():
+        order = torch.arange(axis.size - 1, -1, -1) if axis.name in turned else total.argsort(stable=True)
         found[axis] = Elimination(tuple(order.tolist()), tuple(total[order].cumsum(0).tolist()))
     return found

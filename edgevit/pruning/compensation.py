@@ -14,7 +14,7 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.axes import LAYERS, Axis, Dimensions
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
-from edgevit.graph.rewriting import Editor, is_call
+from edgevit.graph.rewriting import Editor, is_call, same_shape, shape_of
 from edgevit.graph.running import Runner, batches
 from edgevit.graph.slicing import sliced
 from edgevit.progress import track
@@ -122,7 +122,8 @@ class _Lockstep:
                 fit = None if copy is None else self._mended(node, copy)
                 if fit is not None:
                     results.append(fit.result)
-                    weights[node.name] = (fit.weight, fit.bias)
+                    if fit.result.ridge is not None:
+                        weights[node.name] = (fit.weight, fit.bias)
                     self.values[1][node.name] = self._outputs(small.nodes[node.name], fit)
                 # Sizes that are worked out from the image may be literals in the small one.
                 elif copy is not None:
@@ -156,12 +157,25 @@ class _Lockstep:
         return self._fit(node, copy) if mends else None
 
     def _can_mend(self, node: Node) -> bool:
-        """Whether it is a layer without groups that reads something else than in the whole program."""
-        if not is_call(node, LAYERS) or node.kwargs or node.all_input_nodes[1].op != "placeholder":
+        """Whether it is a layer without groups that reads something else than in the whole program.
+
+        A weight that other layers have as well stays what it is: the program would grow.
+        """
+        if not is_call(node, LAYERS) or node.kwargs or self._cuts_batch(node):
             return False
-        source, weight = node.all_input_nodes[:2]
+        source, *constants = (argument for argument in node.args[:3] if isinstance(argument, Node))
+        if any(constant.op != "placeholder" or len(constant.users) > 1 for constant in constants):
+            return False
         channels = source.meta["val"].shape[-1 if node.target is _LINEAR else 1]
-        return source in self.differing and channels == weight.meta["val"].shape[1]
+        return source in self.differing and bool(channels == constants[0].meta["val"].shape[1])
+
+    def _cuts_batch(self, node: Node) -> bool:
+        """Whether what is cut is folded into the batch, whose size is another for every batch."""
+        batch = self.dimensions.batch.root
+        return any(
+            batch in leaves and not self.choices.keys().isdisjoint(leaves)
+            for leaves in (set(dim.leaves()) for dim in self.dimensions.of[node])
+        )
 
     def _differs(self, node: Node) -> bool:
         """Whether the two programs compute something else here, be it a part of the same."""
@@ -176,8 +190,7 @@ class _Lockstep:
             return None
         others = [source for source in reader.all_input_nodes if source is not node]
         known = len(others) == 1 and all(others[0].name in values for values in self.values)
-        same = known and others[0].meta["val"].shape == node.meta["val"].shape
-        return others[0] if same else None
+        return others[0] if known and same_shape(shape_of(others[0]), shape_of(node)) else None
 
     def _fit(self, node: Node, copy: Node) -> _Fit:
         small = self.runners[1]
@@ -198,25 +211,25 @@ class _Lockstep:
 
 @dataclass
 class _Sums:
-    """Moments of rows that are read and rows that are wanted."""
+    """Sums over rows that are read and rows that are wanted."""
 
     count: int = 0
     read: Any = 0.0
-    cross: Any = 0.0
     wanted: Any = 0.0
-    mean_read: Any = 0.0
-    mean_wanted: Any = 0.0
+    read_read: Any = 0.0
+    wanted_read: Any = 0.0
+    wanted_squared: Any = 0.0
 
     def __add__(self, other: _Sums) -> _Sums:
         return _Sums(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     def centred(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Covariances of what is read, of it with what is wanted, and variances of this."""
-        read, wanted = self.mean_read / self.count, self.mean_wanted / self.count
+        read, wanted = self.read / self.count, self.wanted / self.count
         return (
-            self.read / self.count - torch.outer(read, read),
-            self.cross / self.count - torch.outer(wanted, read),
-            self.wanted / self.count - wanted.square(),
+            self.read_read / self.count - torch.outer(read, read),
+            self.wanted_read / self.count - torch.outer(wanted, read),
+            self.wanted_squared / self.count - wanted.square(),
         )
 
 
@@ -227,8 +240,10 @@ class _Fit:
     Attributes:
         name: of the layer.
         weight: (outputs, inputs, ...); after `solve` the new one.
-        bias: (outputs,) or None.
+        bias: (outputs,) or None; likewise.
         result: what came of it.
+        sums: of rows that are fitted to, and of those that are held out, about `origins`.
+        origins: the first rows' means; about them float32 is exact enough.
     """
 
     name: str
@@ -236,6 +251,7 @@ class _Fit:
     bias: torch.Tensor | None
     result: Compensated = field(init=False)
     sums: list[_Sums] = field(default_factory=lambda: [_Sums(), _Sums()])
+    origins: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def add(self, read: torch.Tensor, wanted: torch.Tensor, *, held_out: bool) -> None:
         """Count rows.
@@ -245,53 +261,68 @@ class _Fit:
             wanted: (n, outputs).
             held_out: whether they decide which ridge.
         """
+        if self.origins is None:
+            self.origins = read.mean(0), wanted.mean(0)
+        read, wanted = read - self.origins[0], wanted - self.origins[1]
         self.sums[held_out] += _Sums(
             len(read),
+            read.double().sum(0),
+            wanted.double().sum(0),
             (read.T @ read).double(),
             (wanted.T @ read).double(),
             wanted.double().square().sum(0),
-            read.double().sum(0),
-            wanted.double().sum(0),
         )
 
     def solve(self) -> None:
         """Find the best weight and bias."""
         start = self.weight.flatten(1).double()
-        scale = float(self._moments(self.sums[1])[2].sum().clamp_min(1e-30))
-        before = self._error(start, self.bias, self.sums[1]) / scale
+        fitted, held_out = self.sums
+        scale = float(self._moments(held_out)[2].sum().clamp_min(1e-30))
+        before = self._error(start, self.bias, held_out) / scale
         best, ridge = before, None
         for tried in _RIDGES:
-            error = self._error(*self._ridge(start, self.sums[0], tried), self.sums[1]) / scale
+            error = self._error(*self._ridge(start, fitted, tried), held_out) / scale
             if error < best:
                 best, ridge = error, tried
         self.result = Compensated(self.name, before, best, ridge)
         if ridge is not None:
-            weight, self.bias = self._ridge(start, self.sums[0] + self.sums[1], ridge)
+            weight, self.bias = self._ridge(start, fitted + held_out, ridge)
             self.weight = weight.reshape(self.weight.shape).to(self.weight.dtype)
+
+    def _means(self, sums: _Sums) -> tuple[torch.Tensor, torch.Tensor]:
+        """float64, of what is read and of what is wanted."""
+        read, wanted = self.origins or (0.0, 0.0)
+        return sums.read / sums.count + read, sums.wanted / sums.count + wanted
 
     def _moments(self, sums: _Sums) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """About the mean, which a bias takes care of, or else about zero."""
+        found = sums.centred()
         if self.bias is not None:
-            return sums.centred()
-        return sums.read / sums.count, sums.cross / sums.count, sums.wanted / sums.count
+            return found
+        read, wanted = self._means(sums)
+        return found[0] + torch.outer(read, read), found[1] + torch.outer(wanted, read), found[2] + wanted**2
 
     def _ridge(
         self, start: torch.Tensor, sums: _Sums, ridge: float
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight, float64, and bias of the least error on some rows."""
         read, cross, _ = self._moments(sums)
-        damped = read + (ridge * read.diagonal()).clamp_min(_LEAST * read.diagonal().max()).diag()
+        least = float((_LEAST * read.diagonal().max()).clamp_min(1e-30))
+        damped = read + (ridge * read.diagonal()).clamp_min(least).diag()
         weight = start + torch.linalg.solve(damped, (cross - start @ read).T).T
         if self.bias is None:
             return weight, None
-        return weight, ((sums.mean_wanted - weight @ sums.mean_read) / sums.count).to(self.bias.dtype)
+        mean_read, mean_wanted = self._means(sums)
+        return weight, (mean_wanted - weight @ mean_read).to(self.bias.dtype)
 
     def _error(self, weight: torch.Tensor, bias: torch.Tensor | None, sums: _Sums) -> float:
-        """Mean squared error, summed over outputs."""
+        """Mean squared error on some rows, summed over outputs."""
         read, cross, wanted = self._moments(sums)
         error = (wanted - 2 * (weight * cross).sum(1) + (weight @ read * weight).sum(1)).sum()
         if bias is not None:
-            error = error + ((weight @ sums.mean_read - sums.mean_wanted) / sums.count + bias).square().sum()
-        return float(error)
+            mean_read, mean_wanted = self._means(sums)
+            error = error + (weight @ mean_read - mean_wanted + bias).square().sum()
+        return max(0.0, float(error))
 
 
 _ADD = torch.ops.aten.add.Tensor

@@ -1,23 +1,42 @@
 """How much the predictions change with what passes through the graph: squared gradients, by images.
 
-To second order, the divergence KL(float || changed) of the predictions is half the quadratic form of their
-Fisher information with the change (Martens 2020, arXiv 1412.1193, section 5). Its diagonal is the mean square
-of the gradients of log-likelihoods, of classes drawn from the float prediction: no labels are needed.
+To second order, the divergence of the predictions is half their Fisher information's quadratic form with a
+change. Its diagonal is the mean square of the gradients that `edgevit.graph.information.backward` gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
+from edgevit.graph.information import backward
 from edgevit.graph.program import Program
-from edgevit.graph.running import Runner, batches
-from edgevit.progress import track
+from edgevit.graph.running import Runner
 
-# Images that run at once: every value is kept for its gradient.
-_BATCH = 16
+# Whatever tells gates apart.
+Name = TypeVar("Name", bound=Hashable)
+_Values = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A factor of one on each group of a value's channels.
+
+    Attributes:
+        value: the name of the value.
+        place: its dimension of channels.
+        units: int64 (channels,): the group of each, or -1.
+        batch: its dimension of images; windows that are folded into it lie within each image. None where it
+            is the same for all images.
+    """
+
+    value: str
+    place: int
+    units: torch.Tensor
+    batch: int | None = 0
 
 
 def channel_information(
@@ -33,33 +52,28 @@ def channel_information(
 
     Returns:
         float64 (channels,): the diagonal of the Fisher information, summed over positions, averaged over
-        images. Half of it times an error's mean square is its divergence in nats.
+        images. Half of it times an error's mean square is its divergence in nats. What has no influence on
+        the logits is missing.
     """
     totals: dict[str, torch.Tensor] = {}
 
-    def look(_: int, values: Mapping[str, torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> None:
-        for name, gradient in zip(values, gradients, strict=True):
-            if gradient is not None:
-                squares = gradient.movedim(places[name], 0).flatten(1).double().square().sum(1)
-                totals[name] = totals.get(name, torch.zeros_like(squares)) + squares
+    def look(_: int, values: _Values) -> None:
+        for name, (_value, gradient) in values.items():
+            squares = gradient.movedim(places[name], 0).flatten(1).double().square().sum(1)
+            totals[name] = totals.get(name, torch.zeros_like(squares)) + squares
 
-    _backward(program, list(places), images, seed, look)
+    backward(Runner(program), list(places), images, look, seed=seed)
     return {name: total / len(images) for name, total in totals.items()}
 
 
 def gate_information(
-    program: Program,
-    gates: Mapping[str, tuple[str, int, torch.Tensor]],
-    images: torch.Tensor,
-    *,
-    seed: int,
-) -> dict[str, torch.Tensor]:
+    program: Program, gates: Mapping[Name, Gate], images: torch.Tensor, *, seed: int
+) -> dict[Name, torch.Tensor]:
     """For groups of channels, how much it matters to scale each of them; half of it is what its loss costs.
 
     Args:
         program: of which the first result are logits.
-        gates: by any name: a value, the dimension of its channels, and int64 (channels,), the group of each
-            or -1.
+        gates: each under any name.
         images: (n, channels, height, width) float32.
         seed: of the classes that are drawn.
 
@@ -67,48 +81,30 @@ def gate_information(
         float64 (groups,) for each name.
     """
     totals = {
-        name: torch.zeros(int(units.max()) + 1, dtype=torch.float64) for name, (_, _, units) in gates.items()
+        name: torch.zeros(int(gate.units.max()) + 1, dtype=torch.float64) for name, gate in gates.items()
     }
-    names = sorted({value for value, _, _ in gates.values()})
 
-    def look(
-        count: int, values: Mapping[str, torch.Tensor], gradients: Sequence[torch.Tensor | None]
-    ) -> None:
-        found = dict(zip(values, gradients, strict=True))
-        for name, (value, place, units) in gates.items():
-            gradient = found[value]
-            if gradient is None:
-                continue
-            # The derivative by a factor on a group of one image: what passes times its gradient. Windows are
-            # folded into the batch, within each image.
-            passing = (gradient * values[value].detach()).double()
-            by_channel = passing.movedim(place, -1)
-            by_channel = by_channel.reshape(count, -1, len(units)).sum(1)
-            sums = torch.zeros(len(by_channel), len(totals[name]) + 1, dtype=torch.float64)
-            sums.index_add_(1, torch.where(units < 0, len(totals[name]), units), by_channel)
-            totals[name] += sums[:, :-1].square().sum(0)
+    def look(count: int, values: _Values) -> None:
+        for name, gate in gates.items():
+            if gate.value in values:
+                totals[name] += _derivatives(gate, count, *values[gate.value]).square().sum(0)
 
-    _backward(program, names, images, seed, look)
+    backward(Runner(program), sorted({gate.value for gate in gates.values()}), images, look, seed=seed)
     return {name: total / len(images) for name, total in totals.items()}
 
 
-def _backward(
-    program: Program,
-    names: Sequence[str],
-    images: torch.Tensor,
-    seed: int,
-    look: Callable[[int, Mapping[str, torch.Tensor], Sequence[torch.Tensor | None]], None],
-) -> None:
-    """Show values with the gradients of drawn classes' log-likelihoods, batch by batch."""
-    runner, generator = Runner(program), torch.Generator().manual_seed(seed)
-    result = runner.results[0]
-    parts = list(batches(images, _BATCH))
-    for part in track(parts, "weighing errors", len(parts)):
-        # The image's gradient is of no use, but with it every value has one.
-        image = {runner.image: part.clone().requires_grad_()}
-        found: dict[str, Any] = runner.run(image, [*names, result])
-        logits = found[result]
-        drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)
-        likelihood = logits.log_softmax(-1).gather(1, drawn).sum()
-        values = {name: found[name] for name in names}
-        look(len(part), values, torch.autograd.grad(likelihood, list(values.values()), allow_unused=True))
+def _derivatives(gate: Gate, count: int, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """float64 (images, groups): of each image's log-likelihood by the factor on each group.
+
+    Where all images share the value, it is of the sum of their log-likelihoods: these have no mean, and the
+    square of their sum is to be expected to be the sum of their squares.
+    """
+    passing = (gradient * value).double()
+    if gate.batch is None:
+        count, passing = 1, passing.movedim(gate.place, -1)
+    else:
+        passing = passing.movedim((gate.batch, gate.place), (0, -1))
+    by_channel = passing.reshape(count, -1, len(gate.units)).sum(1)
+    inside = gate.units >= 0
+    found = torch.zeros(count, int(gate.units.max()) + 1, dtype=torch.float64)
+    return found.index_add_(1, gate.units[inside], by_channel[:, inside])

@@ -19,7 +19,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.reads import Read, reads
 from edgevit.graph.running import Override, Runner, batches
 from edgevit.progress import track
-from edgevit.pruning.fisher import gate_information
+from edgevit.pruning.fisher import Gate, gate_information
 
 Method = Literal["l1", "activation", "gradient", "kl"]
 
@@ -65,7 +65,7 @@ def importance(
     if method == "activation":
         return _activations(program, found, images)
     if method == "gradient":
-        return _gradients(program, found, images, seed)
+        return losses_by_gradient(dimensions, found, images, seed=seed)
     return _divergences(program, found, images)
 
 
@@ -114,23 +114,34 @@ def _activations(
     return result
 
 
-def _gradients(
-    program: Program, found: Mapping[Axis, Sequence[Read]], images: torch.Tensor, seed: int
+def losses_by_gradient(
+    dimensions: Dimensions, axes: Mapping[Axis, Sequence[Read]], images: torch.Tensor, *, seed: int
 ) -> dict[Axis, torch.Tensor]:
+    """The "gradient" importance, in nats, of the units of some axes.
+
+    Args:
+        dimensions: of the program.
+        axes: with what reads them.
+        images: (n, channels, height, width) float32.
+        seed: of the classes that are drawn.
+    """
+    # What is read twice is scaled once.
     gates = {
-        f"{axis.name} {index}": (read.source.name, read.place, read.units)
-        for axis, readings in found.items()
-        for index, read in enumerate(readings)
+        (axis, read.source.name): Gate(read.source.name, read.place, read.units, _images(dimensions, read))
+        for axis, readings in axes.items()
+        for read in readings
     }
-    information = gate_information(program, gates, images, seed=seed)
-    result = {}
-    for axis, readings in found.items():
-        total = torch.zeros(axis.size, dtype=torch.float64)
-        for index in range(len(readings)):
-            part = information[f"{axis.name} {index}"]
-            total[: len(part)] += part / 2
-        result[axis] = total
-    return result
+    information = gate_information(dimensions.program, gates, images, seed=seed)
+    totals = {axis: torch.zeros(axis.size, dtype=torch.float64) for axis in axes}
+    for (axis, _), part in information.items():
+        totals[axis] += part / 2
+    return totals
+
+
+def _images(dimensions: Dimensions, read: Read) -> int | None:
+    """The dimension of images in what is read."""
+    dims = dimensions.of[read.source]
+    return next((place for place, dim in enumerate(dims) if dimensions.batch.root in dim.leaves()), None)
 
 
 def _divergences(

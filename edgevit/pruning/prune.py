@@ -87,7 +87,8 @@ class Pruner:
         seed: of what is drawn by chance.
 
     Raises:
-        EdgevitError: when a role is unknown, images are too few, or no axis may shrink.
+        EdgevitError: when a role is unknown, images are too few, of another shape or not finite, no axis may
+            shrink, or the predictions are not finite.
     """
 
     def __init__(
@@ -98,15 +99,23 @@ class Pruner:
         roles: Collection[Role] = DEFAULT_ROLES,
         seed: int = 0,
     ) -> None:
-        _check(program, images, roles)
-        self.started = time.perf_counter()
+        _check_roles(roles)
+        check_program(program)
+        _check_images(program, images)
+        started = time.perf_counter()
         self.program, self.roles, self.seed = program, tuple(roles), seed
-        self.images = torch.from_numpy(np.ascontiguousarray(images))
+        self.images = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+        self.expected = _logits(program, spread(self.images, _JUDGED))
+        if not bool(torch.isfinite(self.expected).all()):
+            raise EdgevitError(f"{program.card.name} gives NaN or infinite predictions on the images")
         self.analysis = analyse(program, self.images, roles=roles, seed=seed)
         if not self.analysis.curves:
-            raise EdgevitError(f"{program.card.name} has no axis of {_listed(roles)} that may shrink")
+            raise EdgevitError(
+                f"{program.card.name} has no axis of role {' or '.join(roles)} that may shrink"
+            )
         dimensions = Dimensions(self.analysis.program)
         self._leaves, self._costs = dimensions.axes(), Costs(dimensions)
+        self._seconds = time.perf_counter() - started
 
     def widths(self, keep: float, of: Budget = "macs") -> Widths:
         """How many units of each axis stay when a share of a cost may be left.
@@ -114,8 +123,7 @@ class Pruner:
         Raises:
             EdgevitError: when the share is none, or cannot be met.
         """
-        if not 0 < keep < 1:
-            raise EdgevitError(f"--keep: {keep:g} is no share; give a number between 0 and 1, such as 0.5")
+        _check_budget(keep, of)
         counted = self._counted(of)
         try:
             return allocate(
@@ -140,11 +148,17 @@ class Pruner:
             EdgevitError: when the narrowest costs more.
         """
 
-        def share(widths: Widths) -> float:
+        def shares(widths: Widths) -> tuple[float, float]:
             found = self.costs(widths)
-            return max(found[0] / macs, found[1] / parameters)
+            return found[0] / macs, found[1] / parameters
 
-        return allocate(self.analysis.curves, share, 1.0)
+        # Both have a price: at that of the larger one alone, what costs only of the other would be for free.
+        return allocate(
+            self.analysis.curves,
+            lambda widths: max(shares(widths)),
+            1.0,
+            priced=lambda widths: sum(shares(widths)),
+        )
 
     def least(self, of: Budget = "macs") -> float:
         """The smallest share of a cost that can be left."""
@@ -167,14 +181,12 @@ class Pruner:
             widths: how many units of each axis stay.
             compensation: whether layers are fitted.
         """
-        small = self.sliced(widths)
+        started, small = time.perf_counter(), self.sliced(widths)
         layers: tuple[Compensated, ...] = ()
-        judged = spread(self.images, _JUDGED)
-        expected = _logits(self.analysis.program, judged)
-        before = after = _divergence(expected, _logits(small, judged))
+        before = after = self._divergence(small)
         if compensation:
             small, layers = compensate(self.analysis.program, small, self._kept(widths), self.images)
-            after = _divergence(expected, _logits(small, judged))
+            after = self._divergence(small)
         choices = self._choices(widths)
         result = PruneResult(
             program=small,
@@ -187,9 +199,15 @@ class Pruner:
             parameters=(self._costs.parameters({}), self._costs.parameters(choices)),
             divergence=(before, after),
             images=len(self.images),
-            seconds=time.perf_counter() - self.started,
+            seconds=self._seconds + time.perf_counter() - started,
         )
         return replace(result, program=self._with_step(result, compensation=compensation))
+
+    def _divergence(self, small: Program) -> float:
+        """KL(whole || small) of the predictions, in nats."""
+        found = _logits(small, spread(self.images, _JUDGED)).double().log_softmax(-1)
+        expected = self.expected.double().log_softmax(-1)
+        return float(functional.kl_div(found, expected, reduction="batchmean", log_target=True))
 
     def _kept(self, widths: Widths) -> dict[Axis, list[int]]:
         return {axis: self.analysis.curves[axis].kept(width) for axis, width in widths.items()}
@@ -241,10 +259,27 @@ def prune(
         seed: of what is drawn by chance.
 
     Raises:
-        EdgevitError: when an option is out of range, images are too few, or the budget cannot be met.
+        EdgevitError: when an option is out of range, the program or the images are unusable, or the budget
+            cannot be met.
     """
+    _check_budget(keep, of)
     pruner = Pruner(program, images, roles=roles, seed=seed)
     return pruner.cut(pruner.widths(keep, of), compensation=compensation)
+
+
+def _check_budget(keep: float, of: str) -> None:
+    if not 0 < keep < 1:
+        raise EdgevitError(f"--keep: {keep:g} is no share; give a number between 0 and 1, such as 0.5")
+    if of not in get_args(Budget):
+        raise EdgevitError(f"--of: {of!r} is unknown; {closest(of, get_args(Budget))}")
+
+
+def _check_roles(roles: Collection[str]) -> None:
+    if not roles:
+        raise EdgevitError(f"--role: none is given; known: {', '.join(get_args(Role))}")
+    for role in roles:
+        if role not in get_args(Role):
+            raise EdgevitError(f"--role: {role!r} is unknown; {closest(role, get_args(Role))}")
 
 
 def check_program(program: Program) -> None:
@@ -262,20 +297,16 @@ def check_program(program: Program) -> None:
         raise EdgevitError(f"{name} is quantized: prune the float Program, and quantize what comes of it")
 
 
-def _check(program: Program, images: Array, roles: Collection[str]) -> None:
-    for role in roles:
-        if role not in get_args(Role):
-            raise EdgevitError(f"--role: {role!r} is unknown; {closest(role, get_args(Role))}")
-    check_program(program)
+def _check_images(program: Program, images: Array) -> None:
+    name, shape = program.card.name, tuple(program.input_shape[1:])
     if len(images) < FEWEST_IMAGES:
-        name = program.card.name
         raise EdgevitError(
             f"{len(images)} images to prune {name} with: give {FEWEST_IMAGES} at least, 256 are usual"
         )
-
-
-def _listed(roles: Collection[str]) -> str:
-    return "no role" if not roles else f"role {' or '.join(roles)}"
+    if tuple(images.shape[1:]) != shape:
+        raise EdgevitError(f"images of shape {tuple(images.shape[1:])}; {name} takes {shape}")
+    if not np.isfinite(images).all():
+        raise EdgevitError(f"the images to prune {name} with hold NaN or infinite values")
 
 
 def _logits(program: Program, images: torch.Tensor) -> torch.Tensor:
@@ -284,8 +315,3 @@ def _logits(program: Program, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         parts = [runner.run({runner.image: part}, [result])[result] for part in batches(images)]
     return torch.cat(parts)
-
-
-def _divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
-    target = expected.log_softmax(-1)
-    return float(functional.kl_div(found.log_softmax(-1), target, reduction="batchmean", log_target=True))

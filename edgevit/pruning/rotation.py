@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -42,6 +43,7 @@ _MOVES = frozenset(
 )
 _SCALINGS = frozenset({aten.mul.Scalar, aten.div.Scalar, aten.mul.Tensor, aten.div.Tensor})
 _ATTENTION = aten.scaled_dot_product_attention.default
+_PRODUCTS = frozenset({aten.matmul.default, aten.bmm.default})
 # Of the mean variance: directions with less are noise.
 _FLOOR = 1e-6
 
@@ -53,11 +55,13 @@ class _Factor:
     Attributes:
         layer: whose weight makes it.
         heads: int64 (heads, width): the rows, or columns, of each head.
+        numbers: the dimensions that number the heads, the outermost first.
         columns: whether they are columns.
     """
 
     layer: Node
     heads: torch.Tensor
+    numbers: tuple[Dim, ...]
     columns: bool = False
 
 
@@ -104,63 +108,77 @@ def rotate_heads(program: Program, images: torch.Tensor) -> tuple[Program, tuple
 
 
 def _product(dimensions: Dimensions, leaf: Dim, found: Sequence[Read]) -> _Product | None:
-    """The product of an axis that nothing but linear layers makes; None where there is something else."""
+    """The product that an axis ends in, where linear layers alone make it; None where there is more."""
     if len(found) != 1:
         return None
     read = found[0]
-    if not read.by_layer:
-        operands = read.node.all_input_nodes[:2]
-        query, key = (_made(dimensions, leaf, operand) for operand in operands)
-        if query is None or key is None or query.layer is key.layer or query.heads.shape != key.heads.shape:
-            return None
-        return _Product(query, key, (query.layer, -1))
-    source = read.source
-    value = _value(dimensions, leaf, source)
-    width = read.node.args[1].meta["val"].dim()  # type: ignore[union-attr]
-    heads = _heads(dimensions.of[source][read.place], leaf)
-    if value is None or heads is None or value.heads.shape != heads.shape or width != 2:
+    if read.by_layer:
+        left, right = _value(dimensions, leaf, read.source), _columns(dimensions, leaf, read)
+        seen = (read.source, read.place)
+    elif is_call(read.node, {_ATTENTION, *_PRODUCTS}):
+        left, right = (_made(dimensions, leaf, operand) for operand in read.node.args[:2])
+        seen = (left.layer, -1) if left else (read.source, -1)
+    else:
         return None
-    return _Product(value, _Factor(read.node, heads, columns=True), (source, read.place))
+    if left is None or right is None or left.layer is right.layer or left.numbers != right.numbers:
+        return None
+    return _Product(left, right, seen)
 
 
 def _value(dimensions: Dimensions, leaf: Dim, node: Node) -> _Factor | None:
     """What makes the values that attention mixes, from what is read behind it."""
     while is_call(node, _MOVES):
         node = node.all_input_nodes[0]
-    if is_call(node, {_ATTENTION}):
-        return _made(dimensions, leaf, node.all_input_nodes[2])
-    if is_call(node, {aten.matmul.default, aten.bmm.default}):
-        return _made(dimensions, leaf, node.all_input_nodes[1])
-    return None
+    if not is_call(node, {_ATTENTION, *_PRODUCTS}):
+        return None
+    place = 2 if node.target is _ATTENTION else 1
+    others = [argument for argument in node.args[:place] if isinstance(argument, Node)]
+    # What mixes them must not change with them.
+    if any(leaf.root in dim.leaves() for other in others for dim in dimensions.of[other]):
+        return None
+    return _made(dimensions, leaf, node.args[place])
 
 
-def _made(dimensions: Dimensions, leaf: Dim, node: Node) -> _Factor | None:
+def _columns(dimensions: Dimensions, leaf: Dim, read: Read) -> _Factor | None:
+    """The linear layer that reads what attention gives."""
+    dim = dimensions.of[read.source][read.place]
+    return _factor(read.node, dim, leaf, columns=True) if _is_own(read.node) else None
+
+
+def _made(dimensions: Dimensions, leaf: Dim, node: Any) -> _Factor | None:
     """The linear layer that makes an operand, with only moves behind it, each read once."""
     while not is_call(node, LAYERS):
         scaled = is_call(node, _SCALINGS) and not isinstance(node.args[1], Node)
         if not (is_call(node, _MOVES) or scaled) or len(node.users) != 1:
             return None
         node = node.all_input_nodes[0]
-    if node.target is not aten.linear.default or len(node.users) != 1:
+    if not _is_own(node) or len(node.users) != 1:
         return None
-    heads = _heads(dimensions.of[node][-1], leaf)
-    return None if heads is None else _Factor(node, heads)
+    return _factor(node, dimensions.of[node][-1], leaf)
 
 
-def _heads(dim: Dim, leaf: Dim) -> torch.Tensor | None:
-    """int64 (heads, width): where the units of each head are; None where the axis is not all of them once."""
-    if list(dim.leaves()).count(leaf.root) != 1:
-        return None
+def _is_own(layer: Node) -> bool:
+    """Whether it is a linear layer whose weight and bias are stored, and its alone."""
+    constants = [constant for constant in layer.args[1:3] if isinstance(constant, Node)]
+    return layer.target is aten.linear.default and all(
+        constant.op == "placeholder" and len(constant.users) == 1 for constant in constants
+    )
+
+
+def _factor(layer: Node, dim: Dim, leaf: Dim, *, columns: bool = False) -> _Factor | None:
+    """What a layer gives, or reads, in a dimension; None where that is not the axis, once for each head."""
+    leaves = list(dim.leaves())
     units = dim.index_of(leaf)
-    if bool((units < 0).any()):
+    if leaves.count(leaf.root) != 1 or bool((units < 0).any()):
         return None
-    return torch.stack([(units == unit).nonzero().flatten() for unit in range(leaf.size)], dim=1)
+    heads = torch.stack([(units == unit).nonzero().flatten() for unit in range(leaf.size)], dim=1)
+    return _Factor(layer, heads, tuple(found for found in leaves if found is not leaf.root), columns=columns)
 
 
 def _moments(
     program: Program, products: Sequence[_Product], images: torch.Tensor
 ) -> dict[tuple[str, int], torch.Tensor]:
-    """float64 (channels, channels) second moments of values; keys and what is mixed about each image's mean.
+    """Sums of outer products, float64 (channels, channels); of keys and of what is mixed about images' means.
 
     What a key has in common with all others of an image, softmax does not see; what a head gives on average,
     a bias makes up for.
@@ -176,13 +194,11 @@ def _moments(
 
     def look(name: str, value: torch.Tensor) -> None:
         place = wanted[name]
-        rows = value.movedim(place, -1).reshape(len(value), -1, value.shape[place])
+        rows = value.movedim(place, -1).reshape(len(value), -1, value.shape[place]).double()
         if name not in queries:
             rows = rows - rows.mean(1, keepdim=True)
         rows = rows.flatten(0, 1)
-        found = (rows.T @ rows).double() / len(rows)
-        key = (name, place)
-        totals[key] = totals[key] + found if key in totals else found
+        totals[name, place] = totals.get((name, place), 0.0) + rows.T @ rows
 
     with torch.no_grad():
         for part in batches(images):
@@ -216,15 +232,16 @@ def balanced(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, tor
         left: float64 (width, width), a second moment.
         right: another.
     """
-    roots = [torch.linalg.cholesky(moment + _floor(moment)) for moment in (left, right)]
+    roots = [_root(moment) for moment in (left, right)]
     u, values, v = torch.linalg.svd(roots[0].T @ roots[1])
-    root = values.clamp_min(values[0] * 1e-9).sqrt()
-    return roots[1] @ v.T / root, (u / root).T @ roots[0].T
+    return roots[1] @ v.T / values.sqrt(), (u / values.sqrt()).T @ roots[0].T
 
 
-def _floor(moment: torch.Tensor) -> torch.Tensor:
-    level = _FLOOR * moment.diagonal().mean().clamp_min(1e-12)
-    return level * torch.eye(len(moment), dtype=moment.dtype)
+def _root(moment: torch.Tensor) -> torch.Tensor:
+    """R, with which R Rᵀ is the moment, where there is more than noise."""
+    values, vectors = torch.linalg.eigh(moment)
+    root: torch.Tensor = vectors * values.clamp_min(_FLOOR * float(values.mean().clamp_min(1e-12))).sqrt()
+    return root
 
 
 def _turn(editor: Editor, layer: Node, factor: _Factor, turns: Sequence[torch.Tensor]) -> None:

@@ -19,11 +19,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     progress.silence()
-    job, read, threads = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
     found: bytes | Exception
     try:
+        # From the process that started this one.
+        job, read, threads = pickle.load(sys.stdin.buffer)  # noqa: S301
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        torch.set_num_threads(threads)
         found = job(read())
     except EdgevitError as error:
         found = error
