@@ -165,10 +165,12 @@ def test_widths_that_are_considered(size, widths):
 
 def test_what_costs_only_of_the_smaller_of_two_costs_has_a_price_too():
     first, second = axis("first", 16), axis("second", 16)
-    curves = {first: curve([1.0] * 16), second: curve([1.0] * 16)}
+    rising = [float(number) for number in range(16)]
+    curves = {first: curve(rising), second: curve(rising)}
     # Of two costs with budgets of 10 and 12 units each axis has one alone.
     shares = lambda widths: (widths[first] / 10, widths[second] / 12)  # noqa: E731
     found = allocate(
         curves, lambda widths: max(shares(widths)), 1.0, priced=lambda widths: sum(shares(widths))
     )
-    assert found == {first: 10, second: 12}
+    assert found[first] == 10
+    assert found[second] in {11, 12}
