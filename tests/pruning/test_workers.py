@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from edgevit.pruning.split import MANIFEST
 from edgevit.pruning.workers import Workers
 from tests.pruning.patterns import learned, patterns
 
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES, CLASSES = (values.numpy() for values in patterns(96, seed=2))
 
 
@@ -37,6 +41,12 @@ def stumble(_: object) -> bytes:
 
 def die(_: object) -> bytes:
     os._exit(3)
+
+
+def wait(folder: Path, _: object) -> bytes:
+    (folder / str(os.getpid())).touch()
+    time.sleep(120)
+    return b""
 
 
 def answers(workers: Workers, *jobs) -> dict[str, bytes]:
@@ -70,6 +80,40 @@ def test_a_process_that_is_killed_is_named_as_that():
         answers(Workers(count=2), die, functools.partial(say, b"a"))
 
 
+WAITING = """
+import functools, pathlib, sys
+from tests.pruning.test_workers import answers, wait
+from edgevit.pruning.workers import Workers
+job = functools.partial(wait, pathlib.Path(sys.argv[1]))
+answers(Workers(count=2), job, job)
+"""
+
+
+def test_processes_end_with_the_one_that_waits_for_them(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", WAITING, str(tmp_path)], env=environment, cwd=ROOT)
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    process.kill()
+    process.wait()
+    numbers = [int(path.name) for path in tmp_path.iterdir()]
+    until(lambda: not any(alive(number) for number in numbers))
+
+
+def until(holds) -> None:
+    deadline = time.monotonic() + 100
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(number: int) -> bool:
+    """Whether a process runs; one that nobody has asked after does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{number}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def test_workers_are_for_this_machine_alone(monkeypatch):
     monkeypatch.setitem(extras.EXTRAS, "cluster", ())
     with pytest.raises(EdgevitError, match="--workers with --parallel ray: .* leave it out"):
@@ -84,9 +128,8 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        root = str(Path(__file__).resolve().parents[2])
         patch.setenv(
-            "PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+            "PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         )
         started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         started.add_node(num_cpus=1)
