@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -63,12 +63,18 @@ class ImageFolder:
         """`count` images chosen at random (all of them where there are fewer), in folder order."""
         if count >= len(self):
             return self
-        chosen = sorted(np.random.default_rng(seed).choice(len(self), size=count, replace=False))
-        return ImageFolder(
-            root=self.root,
+        return self._of(sorted(np.random.default_rng(seed).choice(len(self), size=count, replace=False)))
+
+    def without(self, other: ImageFolder) -> ImageFolder:
+        """The images that another selection of the same folder does not have; there may be none."""
+        taken = set(other.files)
+        return self._of([index for index, file in enumerate(self.files) if file not in taken])
+
+    def _of(self, chosen: Sequence[int]) -> ImageFolder:
+        return replace(
+            self,
             files=tuple(self.files[index] for index in chosen),
             labels=None if self.labels is None else tuple(self.labels[index] for index in chosen),
-            classes=self.classes,
         )
 
 

@@ -1,77 +1,42 @@
-"""What an interrupted reconstruction left, so that the next run goes on behind the last finished block."""
+"""How far a reconstruction is, in a checkpoint: everything learned, and the results of finished blocks."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 
-from edgevit.errors import EdgevitError
-from edgevit.files import staged_file
+from edgevit.graph.checkpoint import Checkpoint
 from edgevit.quant.reconstruct import BlockResult
 from edgevit.quant.simulation import Simulation
 
-_VERSION = "2"
+
+def checkpoint_at(path: Path, run: str) -> Checkpoint:
+    """The checkpoint of a reconstruction."""
+    return Checkpoint(path, run, noun="reconstruction", version=3)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A file that holds everything learned so far.
+def keep(checkpoint: Checkpoint, simulation: Simulation, results: Sequence[BlockResult]) -> None:
+    """Write what is learned and done."""
+    checkpoint.write(simulation.state(), [asdict(result) for result in results])
 
-    Attributes:
-        path: of the file.
-        run: what identifies the run: model, images and options; another run's file is refused.
+
+def go_on(checkpoint: Checkpoint, simulation: Simulation) -> tuple[BlockResult, ...]:
+    """Put what was learned into the simulation.
+
+    Returns:
+        The results of the blocks that are done; none where there is no file.
+
+    Raises:
+        EdgevitError: as `Checkpoint.read`.
     """
 
-    path: Path
-    run: str
-
-    def write(self, simulation: Simulation, results: Sequence[BlockResult]) -> None:
-        """Replace the file, whole or not at all."""
-        header = {
-            "version": _VERSION,
-            "run": self.run,
-            "blocks": json.dumps([asdict(result) for result in results]),
-        }
-        with staged_file(self.path) as staged:
-            save_file(simulation.state(), staged, metadata=header)
-
-    def read(self, simulation: Simulation) -> tuple[BlockResult, ...]:
-        """Put what was learned into the simulation.
-
-        Returns:
-            The results of the blocks that are done; none where there is no file.
-
-        Raises:
-            EdgevitError: when the file is damaged, or of another run.
-        """
-        if not self.path.exists():
-            return ()
-        try:
-            with safe_open(self.path, framework="pt") as stored:
-                header = stored.metadata() or {}
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            results = tuple(BlockResult(**item) for item in json.loads(header["blocks"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged() from error
-        if header.get("version") != _VERSION or header.get("run") != self.run:
-            raise EdgevitError(
-                f"{self.path} was left by a run with another model, other images or other options; "
-                "repeat that command to finish it, or delete the file"
-            )
-        try:
-            simulation.load_state(tensors)
-        except (KeyError, RuntimeError) as error:
-            raise self._damaged() from error
+    def restore(tensors: Mapping[str, torch.Tensor], progress: Any) -> tuple[BlockResult, ...]:
+        results = tuple(BlockResult(**item) for item in progress)
+        simulation.load_state(tensors)
         return results
 
-    def _damaged(self) -> EdgevitError:
-        return EdgevitError(f"{self.path} is no reconstruction in progress; delete it")
-
-    def remove(self) -> None:
-        """Delete the file: the run is over."""
-        self.path.unlink(missing_ok=True)
+    return checkpoint.read(restore) or ()

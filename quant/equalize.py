@@ -11,6 +11,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor
 from edgevit.quant.observation import HEADROOM
 from edgevit.quant.operators import bias_of, channel_dim, is_layer, weight_of
+from edgevit.quant.smooth import multiply_constant
 
 aten = torch.ops.aten
 
@@ -63,13 +64,11 @@ def can_equalize(node: Node) -> bool:
 
 def _equalize(editor: Editor, node: Node, alpha: torch.Tensor) -> None:
     weight, bias = weight_of(node), bias_of(node)
-    weight_value, bias_value = editor.value(weight), None if bias is None else editor.value(bias)
-    if weight_value is None or bias is None or bias_value is None:
-        raise TypeError(f"{node.format_node()} has no constant weight and bias")
-    rows = alpha.reshape(-1, *[1] * (weight_value.dim() - 1))
+    if bias is None:
+        raise TypeError(f"{node.format_node()} has no bias")
     users = list(node.users)
-    node.replace_input_with(weight, editor.with_value(weight, node, weight_value / rows))
-    node.replace_input_with(bias, editor.with_value(bias, node, bias_value / alpha))
+    multiply_constant(editor, node, weight, 1 / alpha.reshape(-1, *[1] * (weight.meta["val"].dim() - 1)))
+    multiply_constant(editor, node, bias, 1 / alpha)
     rank = node.meta["val"].dim()
     back = alpha.reshape(-1, *[1] * (rank - 2)) if channel_dim(node, rank) == 1 else alpha
     with editor.before(node.next):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from edgevit.graph.predictions import predict
 from edgevit.graph.program import Program
-from edgevit.graph.running import Runner, batches
+from edgevit.graph.running import Runner
 from edgevit.quant.calibration import Calibration
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Levels, groups, without
@@ -51,11 +52,11 @@ class Floor:
     reference: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reference = _predict(self.program, self.calibration.images)
+        self.reference = predict(Runner(self.program), self.calibration.images)
 
     def drop(self, quantization: Quantization) -> float:
         """Points of accuracy lost, or, without labels, percent of images whose class changes."""
-        logits = _predict(insert_quantizers(self.program, quantization), self.calibration.images)
+        logits = predict(Runner(insert_quantizers(self.program, quantization)), self.calibration.images)
         labels = self.calibration.labels
         if labels is None:
             return changed(self.reference, logits)
@@ -135,11 +136,3 @@ def _with_levels(program: Program, old: Quantization, levels: Levels) -> Quantiz
         {name: bias for name, bias in old.biases.items() if name in levels},
         {name: grid for name, grid in old.narrow.items() if name in needed},
     )
-
-
-def _predict(program: Program, images: torch.Tensor) -> torch.Tensor:
-    runner = Runner(program)
-    result = runner.results[0]
-    with torch.no_grad():
-        parts = [runner.run({runner.image: part}, [result])[result] for part in batches(images)]
-    return torch.cat(parts)

@@ -17,7 +17,7 @@ from edgevit.quant.operators import (
     is_layer,
     weight_of,
 )
-from edgevit.quant.smooth import constant_value, multiply_constant
+from edgevit.quant.smooth import multiply_constant
 
 aten = torch.ops.aten
 
@@ -56,7 +56,7 @@ def _into_readers(editor: Editor, product: Node, levels: Levels) -> bool:
     if factor is None or any(input_of(layer) is not product for layer in product.users):
         return False
     for layer in list(product.users):
-        weight = constant_value(editor, weight_of(layer))
+        weight = editor.stored(weight_of(layer))
         multiply_constant(editor, layer, weight_of(layer), by_input_channel(factor, weight, groups_of(layer)))
         layer.replace_input_with(product, product.all_input_nodes[0])
     editor.graph.erase_node(product)

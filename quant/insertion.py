@@ -125,9 +125,8 @@ def _quantize_layer(editor: Editor, node: Node, quantization: Quantization) -> N
         node.replace_input_with(weight_of(node), _stored_weight(editor, path, weight))
         if bias is None:
             return
-        value = quantization.biases.get(node.name, editor.value(bias))
-        if value is None:
-            raise TypeError(f"{bias.format_node()} is no constant")
+        value = quantization.biases.get(node.name)
+        value = editor.stored(bias) if value is None else value
         if grid is None:
             stored = editor.with_value(bias, node, value)
         else:

@@ -27,7 +27,7 @@ from edgevit.quant import nncf_engine
 from edgevit.quant.bias_correction import correct_biases
 from edgevit.quant.blocks import find_blocks
 from edgevit.quant.calibration import Calibration, check_observed, check_weights
-from edgevit.quant.checkpoint import Checkpoint
+from edgevit.quant.checkpoint import checkpoint_at, go_on, keep
 from edgevit.quant.floor import Floor
 from edgevit.quant.folding import fold_factors
 from edgevit.quant.grids import Scheme
@@ -371,16 +371,16 @@ def _reconstructed(
     """Learn block by block."""
     quantized = insert_quantizers(draft.program, draft.quantization)
     simulation = Simulation(draft.program, quantized, draft.quantization)
-    checkpoint = None if path is None else Checkpoint(Path(path), _run_of(draft, calibration, options))
+    checkpoint = None if path is None else checkpoint_at(Path(path), _run_of(draft, calibration, options))
     blocks = find_blocks(draft.program)
     learning = LearningOptions(iterations=options.iterations, seed=options.seed)
     reconstruction = Reconstruction(draft.program, simulation, blocks, calibration.images, learning)
-    done = () if checkpoint is None else checkpoint.read(simulation)
+    done = () if checkpoint is None else go_on(checkpoint, simulation)
     results = list(done)
     for result in track(reconstruction.run(len(done)), "reconstructing", len(blocks) - len(done)):
         results.append(result)
         if checkpoint is not None:
-            checkpoint.write(simulation, results)
+            keep(checkpoint, simulation, results)
     draft.quantization = simulation.finished()
     if checkpoint is not None:
         checkpoint.remove()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
+from edgevit.graph.predictions import divergence
 from edgevit.graph.program import Program
 from edgevit.graph.running import BATCH, Runner, Values, batches, spread
 from edgevit.quant.blocks import Block
@@ -187,7 +187,7 @@ class Reconstruction:
             given[name] = found[name][: len(rows)] if name in found else self._float[name][rows]
         result = self.plain.results[0]
         logits = given[result] if result in given else self._run(given, [result], quantized=False)[result]
-        return _divergence(logits, self._logits[result][rows])
+        return divergence(self._logits[result][rows], logits)
 
     def _crossing(self, index: int) -> list[str]:
         """What a block behind this one reads, or the graph returns, of all that was computed so far."""
@@ -242,7 +242,7 @@ def importance(
         image = {plain.image: part.clone().requires_grad_()}
         found = simulation.runner.run(image, [*names, result], overrides=simulation.overrides)
         values = [found[name] for name in names]
-        grads = torch.autograd.grad(_divergence(found[result], target), values, allow_unused=True)
+        grads = torch.autograd.grad(divergence(target, found[result]), values, allow_unused=True)
         for name, value, grad in zip(names, values, grads, strict=True):
             squared = _by_image(torch.zeros_like(value) if grad is None else grad.square(), len(part))
             squared = squared.sum(0, keepdim=True)
@@ -263,9 +263,3 @@ def _folded(value: torch.Tensor, runner: Runner, name: str) -> torch.Tensor:
 def _mean_one(weights: torch.Tensor) -> torch.Tensor:
     mean = weights.mean()
     return weights / mean if mean > 0 else torch.ones_like(weights)
-
-
-def _divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean KL(target || logits) over a batch, in nats."""
-    expected = F.log_softmax(target, dim=-1)
-    return F.kl_div(F.log_softmax(logits, dim=-1), expected, reduction="batchmean", log_target=True)

@@ -8,9 +8,9 @@ from itertools import takewhile
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch.fx import Node
 
+from edgevit.graph.predictions import divergence
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import module_path
 from edgevit.graph.running import Override, Runner, Values, batches
@@ -60,17 +60,6 @@ def sensitivities(
     return tuple(_mean(items, weights) for items in zip(*found, strict=True))
 
 
-def divergence(reference: torch.Tensor, logits: torch.Tensor) -> float:
-    """Mean KL(reference || other) of the class probabilities, in nats.
-
-    Args:
-        reference: (n, classes) logits.
-        logits: (n, classes).
-    """
-    expected, found = F.log_softmax(reference, dim=-1), F.log_softmax(logits, dim=-1)
-    return max(0.0, float(F.kl_div(found, expected, reduction="batchmean", log_target=True)))
-
-
 def changed(reference: torch.Tensor, logits: torch.Tensor) -> float:
     """Percent of the rows whose largest element is another."""
     return 100.0 * float((reference.argmax(-1) != logits.argmax(-1)).float().mean())
@@ -88,7 +77,8 @@ def _part(
         values = runner.run(values, _alive(runner, node))
         overrides = {node.name: quantized_layer(node, quantization)}
         logits = runner.run(values, [result], overrides=overrides)[result]
-        shift, other = divergence(reference, logits), changed(reference, logits)
+        # Of equal ones rounding may leave a little less than nothing.
+        shift, other = max(0.0, float(divergence(reference, logits))), changed(reference, logits)
         found.append(LayerSensitivity(node.name, module_path(node), shift, other))
     return found
 

@@ -85,19 +85,11 @@ def _affine(node: Node, scale: torch.Tensor) -> list[Node]:
 
 
 def _divide_weight(editor: Editor, layer: Node, scale: torch.Tensor) -> None:
-    value = constant_value(editor, weight_of(layer))
+    value = editor.stored(weight_of(layer))
     multiply_constant(editor, layer, weight_of(layer), 1 / by_input_channel(scale, value, groups_of(layer)))
-
-
-def constant_value(editor: Editor, constant: Node) -> torch.Tensor:
-    """What a weight or bias holds."""
-    value = editor.value(constant)
-    if value is None:
-        raise TypeError(f"{constant.format_node()} is no constant")
-    return value
 
 
 def multiply_constant(editor: Editor, user: Node, constant: Node, factor: torch.Tensor) -> None:
     """Let `user` read a weight or bias times `factor`; what else reads it keeps its values."""
-    value = constant_value(editor, constant)
+    value = editor.stored(constant)
     user.replace_input_with(constant, editor.with_value(constant, user, value * factor))

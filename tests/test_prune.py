@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgevit import slimming
+from edgevit import measured_pruning
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
@@ -30,7 +30,7 @@ def speed(monkeypatch: pytest.MonkeyPatch) -> None:
         left = small.parameter_count / program.parameter_count
         return left**0.5, left
 
-    monkeypatch.setattr(slimming, "relative", ratio)
+    monkeypatch.setattr(measured_pruning, "relative", ratio)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import click
 from edgevit.cli import options, output
 
 if TYPE_CHECKING:
-    from edgevit.slimming import SlimResult
+    from edgevit.measured_pruning import MeasuredPruning
 
 # Axes that are named one by one.
 _SHOWN = 8
@@ -54,10 +54,10 @@ def command(
 ) -> None:
     """Prune PROGRAM, a .pt2 file, with the images of a folder."""
     output.prepare(as_json=as_json, quiet=quiet)
+    from edgevit.measured_pruning import prune_folder, summary
     from edgevit.pruning.prune import DEFAULT_ROLES
-    from edgevit.slimming import slim, summary
 
-    result = slim(
+    result = prune_folder(
         program,
         data=data,
         output=output_file,
@@ -71,7 +71,7 @@ def command(
     print_result(result)
 
 
-def print_result(result: SlimResult) -> None:
+def print_result(result: MeasuredPruning) -> None:
     """What went, what it cost and gained, and what comes next."""
     found = result.pruning
     shrunk = sorted((axis for axis in found.axes if axis.kept < axis.size), key=lambda axis: -axis.loss)

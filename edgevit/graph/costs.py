@@ -42,6 +42,11 @@ def macs_by_node(program: Program) -> dict[str, int]:
     return counts
 
 
+def count_macs(program: Program) -> int:
+    """Multiply-accumulates of matrix products, convolutions and attention for one image."""
+    return sum(macs_by_node(program).values())
+
+
 class Costs:
     """Costs of a program as functions of what is kept of its axes, without slicing it.
 

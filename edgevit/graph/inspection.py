@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from edgevit.graph.card import Card
+from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
 
 
@@ -69,25 +70,6 @@ def inspect(program: Program | str | Path) -> Inspection:
         macs=count_macs(program),
         operators=tuple(OperatorCount(name, count) for name, count in counts.most_common()),
     )
-
-
-def count_macs(program: Program) -> int:
-    """Multiply-accumulates of matrix products, convolutions and attention for one image.
-
-    Counted by torch's own counter while the graph runs once, so that every operator it decomposes
-    into is seen.
-    """
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-
-    def attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
-        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-    # torch counts the attention kernels of GPUs; this is the one a CPU runs.
-    kernels = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}  # noqa: SLF001
-    batch = program.batch or 1
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=kernels) as counter:
-        program.module(torch.zeros(batch, *program.card.preprocessing.input_shape))
-    return int(counter.get_total_flops()) // 2 // batch
 
 
 def _named(shape: tuple[Any, ...]) -> tuple[int | str, ...]:

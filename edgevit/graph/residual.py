@@ -16,23 +16,9 @@ from torch.fx import Node
 from edgevit.errors import EdgevitError
 from edgevit.graph.axes import LAYERS, stored_tensors
 from edgevit.graph.program import Program
-from edgevit.graph.rewriting import Editor, calls, is_call, same_shape, shape_of, shared_path
+from edgevit.graph.rewriting import VIEWS, Editor, calls, is_call, same_shape, shape_of, shared_path
 
 aten = torch.ops.aten
-
-# The same numbers in another shape or order.
-_VIEWS = frozenset(
-    {
-        aten.view.default,
-        aten.reshape.default,
-        aten.flatten.using_ints,
-        aten.unflatten.int,
-        aten.unsqueeze.default,
-        aten.squeeze.dim,
-        aten.permute.default,
-        aten.transpose.int,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -142,7 +128,7 @@ def _used_for(node: Node, skip: Node) -> list[Node]:
 def _forms(skip: Node) -> set[Node]:
     """A value and what it is a view of: a branch may read another view of the same."""
     found = {skip}
-    while is_call(skip, _VIEWS):
+    while is_call(skip, VIEWS):
         skip = skip.all_input_nodes[0]
         found.add(skip)
     return found

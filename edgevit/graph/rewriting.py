@@ -55,6 +55,22 @@ _PLACEHOLDER_ORDER = {
     InputKind.CUSTOM_OBJ: 4,
     InputKind.USER_INPUT: 5,
 }
+aten = torch.ops.aten
+
+# The same numbers in another shape or order.
+VIEWS = frozenset(
+    {
+        aten.view.default,
+        aten.reshape.default,
+        aten.flatten.using_ints,
+        aten.unflatten.int,
+        aten.unsqueeze.default,
+        aten.squeeze.dim,
+        aten.permute.default,
+        aten.transpose.int,
+    }
+)
+
 _PREFIX = {InputKind.PARAMETER: "p_", InputKind.BUFFER: "b_"}
 
 
@@ -98,6 +114,17 @@ class Editor:
             return None
         value = self._state.get(spec.target, self._constants.get(spec.target))
         return value.detach() if isinstance(value, torch.Tensor) else None
+
+    def stored(self, node: object) -> torch.Tensor:
+        """The tensor behind a parameter, buffer or constant.
+
+        Raises:
+            TypeError: when it is anything else: the rewrite is wrong.
+        """
+        value = self.value(node)
+        if value is None:
+            raise TypeError(f"{node} is no stored tensor")
+        return value
 
     def path(self, node: Node) -> str:
         """The dotted name of a parameter, buffer or constant in the model."""

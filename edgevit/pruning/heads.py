@@ -141,10 +141,9 @@ def _check_classes(kept: Sequence[int], program: Program) -> None:
 
 def _set_rows(editor: Editor, layer: Node, kept: list[int]) -> None:
     """Let the layer give the kept rows, and one for the rest where there is a rest."""
-    entry, weight_node, *more = layer.args
-    weight, bias = editor.value(weight_node), editor.value(more[0]) if more else None
-    if weight is None or not isinstance(weight_node, Node):
-        raise AssertionError(f"{layer.format_node()} has no stored weight")
+    entry, _, *more = layer.args
+    weight_node = layer.all_input_nodes[1]
+    weight, bias = editor.stored(weight_node), editor.value(more[0]) if more else None
     bias_node = more[0] if bias is not None else None
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     others = [index for index in range(len(weight)) if index not in set(kept)]

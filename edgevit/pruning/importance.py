@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch.nn import functional
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.graph.axes import Axis, Dimensions, stored_tensors
 from edgevit.graph.dimensions import Dim
+from edgevit.graph.predictions import divergence, predict
 from edgevit.graph.program import Program
 from edgevit.graph.reads import Read, reads
 from edgevit.graph.running import Override, Runner, batches
@@ -148,15 +148,13 @@ def _divergences(
     program: Program, found: Mapping[Axis, Sequence[Read]], images: torch.Tensor
 ) -> dict[Axis, torch.Tensor]:
     runner = Runner(program)
-    expected = _log_probabilities(runner, images, {})
+    expected = predict(runner, images).double()
     result = {}
     for axis in track(found, "masking units", len(found)):
         scores = []
         for unit in range(axis.size):
             overrides = {read.node.name: _without(read, unit) for read in found[axis]}
-            without = _log_probabilities(runner, images, overrides)
-            divergence = functional.kl_div(without, expected, reduction="batchmean", log_target=True)
-            scores.append(divergence.double())
+            scores.append(divergence(expected, predict(runner, images, overrides).double()))
         result[axis] = torch.stack(scores)
     return result
 
@@ -173,15 +171,3 @@ def _without(read: Read, unit: int) -> Override:
         return target(*given, **kwargs)
 
     return compute
-
-
-def _log_probabilities(
-    runner: Runner, images: torch.Tensor, overrides: Mapping[str, Override]
-) -> torch.Tensor:
-    result = runner.results[0]
-    with torch.no_grad():
-        parts = [
-            runner.run({runner.image: part}, [result], overrides=overrides)[result]
-            for part in batches(images)
-        ]
-    return torch.cat(parts).log_softmax(-1)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from edgevit.errors import EdgevitError, closest
 from edgevit.pruning.assignment import MOST_MODELS, Device
 from edgevit.pruning.compensation import FEWEST_IMAGES
+from edgevit.pruning.prune import check_share
 from edgevit.pruning.training import TrainingOptions
 from edgevit.pruning.workers import Parallel, Workers
 
@@ -57,10 +58,8 @@ class SplitOptions:
             raise EdgevitError(f"--parts: {self.parts} sub-models; one at least is needed")
         if self.devices is not None and not 1 <= len(self.devices) <= MOST_MODELS:
             raise EdgevitError(f"--devices: {len(self.devices)} are given; 1 to {MOST_MODELS} can be used")
-        if self.keep is not None and not 0 < self.keep < 1:
-            raise EdgevitError(
-                f"--keep: {self.keep:g} is no share; give a number between 0 and 1, such as 0.5"
-            )
+        if self.keep is not None:
+            check_share(self.keep)
         if self.grouping not in get_args(Grouping):
             raise EdgevitError(
                 f"--grouping: {self.grouping!r} is unknown; {closest(self.grouping, get_args(Grouping))}"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.axes import Role
-from edgevit.graph.inspection import count_macs
+from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
 from edgevit.pruning.allocation import narrowest
 from edgevit.pruning.dataset import Images, Indices, Labels
@@ -28,7 +28,8 @@ ROLES: tuple[Role, ...] = ("residual", "query-key", "value", "hidden", "channels
 _OTHERS = 1.0
 # What a part costs is estimated; where the estimate is too low the part is cut again, for less.
 _TRIES = 4
-_FLOAT_BYTES = 4
+# Of weights, and of features that are sent: float32.
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,8 @@ def _cut(pruner: Pruner, plan: Plan) -> Program:
     budget = plan.budget
     macs, size = float(budget.macs), float(budget.bytes)
     for _ in range(_TRIES):
-        _check_narrowest(pruner, plan, macs=macs, parameters=size / _FLOAT_BYTES)
-        found = pruner.cut(pruner.widths_within(macs=macs, parameters=size / _FLOAT_BYTES)).program
+        _check_narrowest(pruner, plan, macs=macs, parameters=size / FLOAT_BYTES)
+        found = pruner.cut(pruner.widths_within(macs=macs, parameters=size / FLOAT_BYTES)).program
         found_macs, found_size = costs_of(found)
         if found_macs <= budget.macs and found_size <= budget.bytes:
             return found
@@ -210,7 +211,7 @@ def _cut(pruner: Pruner, plan: Plan) -> Program:
 def _check_narrowest(pruner: Pruner, plan: Plan, *, macs: float, parameters: float) -> None:
     least_macs, least_parameters = pruner.costs(narrowest(pruner.analysis.curves))
     if least_macs > macs or least_parameters > parameters:
-        raise _unmet(plan, least_macs, least_parameters * _FLOAT_BYTES)
+        raise _unmet(plan, least_macs, least_parameters * FLOAT_BYTES)
 
 
 def _unmet(plan: Plan, macs: int, size: int) -> EdgevitError:

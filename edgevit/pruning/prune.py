@@ -10,15 +10,15 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from pydantic import JsonValue
-from torch.nn import functional
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.graph.axes import Axis, Dimensions, Role
 from edgevit.graph.card import Step
 from edgevit.graph.costs import Costs
 from edgevit.graph.dimensions import Dim
+from edgevit.graph.predictions import divergence, predict
 from edgevit.graph.program import Array, Program
-from edgevit.graph.running import Runner, batches, spread
+from edgevit.graph.running import Runner, spread
 from edgevit.graph.slicing import slice_axes
 from edgevit.pruning.allocation import Widths, allocate, narrowest
 from edgevit.pruning.analysis import analyse
@@ -105,7 +105,7 @@ class Pruner:
         started = time.perf_counter()
         self.program, self.roles, self.seed = program, tuple(roles), seed
         self.images = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-        self.expected = _logits(program, spread(self.images, _JUDGED))
+        self.expected = predict(Runner(program), spread(self.images, _JUDGED))
         if not bool(torch.isfinite(self.expected).all()):
             raise EdgevitError(f"{program.card.name} gives NaN or infinite predictions on the images")
         self.analysis = analyse(program, self.images, roles=roles, seed=seed)
@@ -166,8 +166,6 @@ class Pruner:
         return counted(self._choices(narrowest(self.analysis.curves))) / counted({})
 
     def _counted(self, of: Budget) -> Callable[[Mapping[Dim, torch.Tensor]], int]:
-        if of not in get_args(Budget):
-            raise EdgevitError(f"--of: {of!r} is unknown; {closest(of, get_args(Budget))}")
         return {"macs": self._costs.macs, "parameters": self._costs.parameters}[of]
 
     def sliced(self, widths: Widths) -> Program:
@@ -205,9 +203,8 @@ class Pruner:
 
     def _divergence(self, small: Program) -> float:
         """KL(whole || small) of the predictions, in nats."""
-        found = _logits(small, spread(self.images, _JUDGED)).double().log_softmax(-1)
-        expected = self.expected.double().log_softmax(-1)
-        return float(functional.kl_div(found, expected, reduction="batchmean", log_target=True))
+        found = predict(Runner(small), spread(self.images, _JUDGED))
+        return float(divergence(self.expected.double(), found.double()))
 
     def _kept(self, widths: Widths) -> dict[Axis, list[int]]:
         return {axis: self.analysis.curves[axis].kept(width) for axis, width in widths.items()}
@@ -267,9 +264,18 @@ def prune(
     return pruner.cut(pruner.widths(keep, of), compensation=compensation)
 
 
-def _check_budget(keep: float, of: str) -> None:
+def check_share(keep: float) -> None:
+    """Refuse what is no share of a cost.
+
+    Raises:
+        EdgevitError: when it is not above 0 and below 1.
+    """
     if not 0 < keep < 1:
         raise EdgevitError(f"--keep: {keep:g} is no share; give a number between 0 and 1, such as 0.5")
+
+
+def _check_budget(keep: float, of: str) -> None:
+    check_share(keep)
     if of not in get_args(Budget):
         raise EdgevitError(f"--of: {of!r} is unknown; {closest(of, get_args(Budget))}")
 
@@ -307,11 +313,3 @@ def _check_images(program: Program, images: Array) -> None:
         raise EdgevitError(f"images of shape {tuple(images.shape[1:])}; {name} takes {shape}")
     if not np.isfinite(images).all():
         raise EdgevitError(f"the images to prune {name} with hold NaN or infinite values")
-
-
-def _logits(program: Program, images: torch.Tensor) -> torch.Tensor:
-    runner = Runner(program)
-    result = runner.results[0]
-    with torch.no_grad():
-        parts = [runner.run({runner.image: part}, [result])[result] for part in batches(images)]
-    return torch.cat(parts)

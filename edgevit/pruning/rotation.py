@@ -20,27 +20,13 @@ from edgevit.graph.axes import LAYERS, Dimensions
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
 from edgevit.graph.reads import Read, reads
-from edgevit.graph.rewriting import Editor, is_call
+from edgevit.graph.rewriting import VIEWS, Editor, is_call
 from edgevit.graph.running import Runner, batches
 
 aten = torch.ops.aten
 
-# What only moves numbers, or multiplies all of them by one.
-_MOVES = frozenset(
-    {
-        aten.view.default,
-        aten.reshape.default,
-        aten.permute.default,
-        aten.transpose.int,
-        aten.select.int,
-        aten.squeeze.dim,
-        aten.unsqueeze.default,
-        aten.flatten.using_ints,
-        aten.unflatten.int,
-        aten.contiguous.default,
-        aten.clone.default,
-    }
-)
+# What only moves numbers.
+_MOVES = VIEWS | {aten.select.int, aten.contiguous.default, aten.clone.default}
 _SCALINGS = frozenset({aten.mul.Scalar, aten.div.Scalar, aten.mul.Tensor, aten.div.Tensor})
 _ATTENTION = aten.scaled_dot_product_attention.default
 _PRODUCTS = frozenset({aten.matmul.default, aten.bmm.default})
@@ -212,7 +198,7 @@ def _rotate(editor: Editor, product: _Product, moments: dict[tuple[str, int], to
     left, right = (nodes[factor.layer.name] for factor in (product.left, product.right))
     seen = moments[node.name, place]
     by_place = product.right.heads if product.right.columns else product.left.heads
-    right_weight = _value_of(editor, right.args[1])
+    right_weight = editor.stored(right.args[1])
     turns: list[tuple[torch.Tensor, torch.Tensor]] = []
     for head, other in zip(by_place, product.right.heads, strict=True):
         if product.right.columns:
@@ -249,16 +235,9 @@ def _turn(editor: Editor, layer: Node, factor: _Factor, turns: Sequence[torch.Te
     for place, constant in enumerate(layer.args[1:3]):
         if constant is None or (factor.columns and place):
             continue
-        value = _value_of(editor, constant).double()
+        value = editor.stored(constant).double()
         value = value.T.clone() if factor.columns else value.clone()
         for head, turn in zip(factor.heads, turns, strict=True):
             value[head] = turn @ value[head]
         value = value.T.contiguous() if factor.columns else value
         layer.replace_input_with(constant, editor.with_value(constant, layer, value.float()))  # type: ignore[arg-type]
-
-
-def _value_of(editor: Editor, constant: object) -> torch.Tensor:
-    value = editor.value(constant)
-    if value is None:
-        raise TypeError(f"{constant} is no constant")
-    return value

@@ -15,13 +15,14 @@ from torch.nn import functional
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.card import Step
+from edgevit.graph.checkpoint import Checkpoint
 from edgevit.graph.devices import check_device, moved
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor
 from edgevit.graph.weights import digest
 from edgevit.progress import track
 from edgevit.pruning.augmentation import augmented
-from edgevit.pruning.checkpoint import Checkpoint, Parameters, Progress
+from edgevit.pruning.checkpoint import Parameters, Progress, checkpoint_at, go_on, keep
 from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
 
 
@@ -133,7 +134,7 @@ def train(
     _check_data(program, data, options)
     if options.epochs == 0:
         return program
-    saved = None if checkpoint is None else Checkpoint(checkpoint, _run_of(program, data, options))
+    saved = None if checkpoint is None else checkpoint_at(checkpoint, _run_of(program, data, options))
     training = _Training(program, data, options, torch_device)
     progress = training.run(saved)
     trained = _with_parameters(program, training.parameters, options, data, progress)
@@ -164,14 +165,14 @@ class _Training:
 
     def run(self, checkpoint: Checkpoint | None) -> Progress:
         """Train to the end, from where the checkpoint stands."""
-        progress = Progress() if checkpoint is None else checkpoint.read(self.parameters, self._optimizer)
+        progress = Progress() if checkpoint is None else go_on(checkpoint, self.parameters, self._optimizer)
         for epoch in range(len(progress.losses), self._options.epochs):
             started = time.monotonic()
             loss = self._epoch(epoch)
             seconds = progress.seconds + time.monotonic() - started
             progress = Progress((*progress.losses, loss), seconds)
             if checkpoint is not None:
-                checkpoint.write(self.parameters, self._optimizer, progress)
+                keep(checkpoint, self.parameters, self._optimizer, progress)
         return progress
 
     def _epoch(self, epoch: int) -> float:

@@ -13,12 +13,9 @@ from edgevit.pruning import assignment
 from edgevit.pruning.assignment import Assignment, Device, Load
 from edgevit.pruning.candidates import Candidate, Task, accuracy
 from edgevit.pruning.fusion import Fusion
-from edgevit.pruning.parts import costs_of, own_labels
+from edgevit.pruning.parts import FLOAT_BYTES, costs_of, own_labels
 from edgevit.pruning.split import FUSION, MANIFEST, FusionEntry, Manifest, Options, Part, Placement, Whole
 from edgevit.pruning.subsets import GroupingName
-
-# Features are sent as float32.
-_FLOAT_BYTES = 4
 
 
 def write_split(
@@ -105,7 +102,7 @@ def _part(task: Task, chosen: Candidate, fusion: Fusion, stage: Path, place: int
         parameters=program.parameter_count,
         bytes=size,
         macs=macs,
-        bytes_sent=_FLOAT_BYTES * chosen.features[place].shape[1],
+        bytes_sent=FLOAT_BYTES * chosen.features[place].shape[1],
         accuracy=accuracy(chosen.logits[place][own], own_labels(task.labels[own], plan.classes)),
         accuracy_without=lost,
     )

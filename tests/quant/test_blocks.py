@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgevit.graph.inspection import count_macs
+from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.quant.blocks import Block, block_costs, find_blocks

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from edgevit.errors import EdgevitError
-from edgevit.quant.checkpoint import Checkpoint
+from edgevit.quant.checkpoint import checkpoint_at, go_on, keep
 from edgevit.quant.quantizing import QuantizeResult, quantize
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
 from tests.quant.helpers import SHAPE, Net, Tokens, images, seeded, started
@@ -108,7 +108,7 @@ def test_the_file_of_a_run_with_other_options_is_refused_and_kept(monkeypatch, t
     path = tmp_path / "a.checkpoint"
     interrupted(monkeypatch, Net, path, 1)
     with pytest.raises(
-        EdgevitError, match=r"a\.checkpoint was left by a run with another model, other images"
+        EdgevitError, match=r"a\.checkpoint was left by a reconstruction of another model, on other images"
     ):
         run(Net, path, **other)
     assert path.exists()
@@ -120,7 +120,7 @@ def test_the_file_of_another_model_or_of_other_images_is_refused(monkeypatch, tm
     options = {"precision": "w4a4", "placement": "full", "iterations": 4, "checkpoint": path}
     with pytest.raises(EdgevitError, match="another model"):
         quantize(PROGRAMS[Tokens], images().numpy(), **options)
-    with pytest.raises(EdgevitError, match="other images"):
+    with pytest.raises(EdgevitError, match="on other images"):
         quantize(PROGRAMS[Net], images(seed=1).numpy(), **options)
 
 
@@ -146,11 +146,11 @@ def put_other_tensors(path):
 
 
 def put_another_list(path):
-    save_file({"a": torch.zeros(1)}, path, metadata={"version": "2", "run": "run", "blocks": "3"})
+    save_file({"a": torch.zeros(1)}, path, metadata={"version": "3", "run": "run", "progress": "3"})
 
 
 def put_no_tensors(path):
-    save_file({"a": torch.zeros(1)}, path, metadata={"version": "2", "run": "run", "blocks": "[]"})
+    save_file({"a": torch.zeros(1)}, path, metadata={"version": "3", "run": "run", "progress": "[]"})
 
 
 @pytest.mark.parametrize(
@@ -168,28 +168,29 @@ def put_no_tensors(path):
 def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, spoil):
     path = tmp_path / "a.checkpoint"
     simulation = started(PROGRAMS[Net]).simulation
-    checkpoint = Checkpoint(path, "run")
-    checkpoint.write(simulation, RESULTS)
+    checkpoint = checkpoint_at(path, "run")
+    keep(checkpoint, simulation, RESULTS)
     spoil(path)
     with pytest.raises(EdgevitError, match=r"a\.checkpoint is no reconstruction in progress; delete it$"):
-        checkpoint.read(simulation)
+        go_on(checkpoint, simulation)
 
 
 def test_results_and_parameters_are_read_as_they_were_written(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "a.checkpoint", "run")
+    checkpoint = checkpoint_at(tmp_path / "a.checkpoint", "run")
     first, second = (started(PROGRAMS[Net], "full").simulation for _ in range(2))
     with torch.no_grad():
         for value in first.state().values():
             value.add_(0.125)
-    checkpoint.write(first, RESULTS)
-    assert checkpoint.read(second) == RESULTS
+    keep(checkpoint, first, RESULTS)
+    assert go_on(checkpoint, second) == RESULTS
     assert all(torch.equal(value, second.state()[name]) for name, value in first.state().items())
 
 
 def test_without_a_file_nothing_is_done_yet(tmp_path):
-    assert Checkpoint(tmp_path / "a.checkpoint", "run").read(started(PROGRAMS[Net]).simulation) == ()
+    checkpoint = checkpoint_at(tmp_path / "a.checkpoint", "run")
+    assert go_on(checkpoint, started(PROGRAMS[Net]).simulation) == ()
 
 
 def test_removing_a_file_that_is_not_there_is_no_error(tmp_path):
-    Checkpoint(tmp_path / "a.checkpoint", "run").remove()
+    checkpoint_at(tmp_path / "a.checkpoint", "run").remove()
     assert list(tmp_path.iterdir()) == []

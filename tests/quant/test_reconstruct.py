@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgevit.graph.predictions import divergence
 from edgevit.graph.running import Runner
 from edgevit.quant import reconstruct
 from edgevit.quant.blocks import find_blocks
@@ -17,7 +18,6 @@ from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.learning import Learnable, LearningOptions
 from edgevit.quant.levels import groups
 from edgevit.quant.reconstruct import Reconstruction, importance, learnables
-from edgevit.quant.sensitivity import divergence
 from edgevit.quant.simulation import Simulation
 from tests.quant import layers
 from tests.quant.helpers import Folded, Net, Started, Tokens, images, logits, named, prepared, seeded, started
@@ -88,7 +88,7 @@ def test_the_damage_of_a_block_is_that_of_quantizing_it_alone():
             found.quantization.activations,
             {name: w for name, w in found.quantization.weights.items() if name in levels},
         )
-        expected = divergence(logits(found.program), logits(insert_quantizers(found.program, alone)))
+        expected = float(divergence(logits(found.program), logits(insert_quantizers(found.program, alone))))
         assert result.damage == pytest.approx(expected, rel=1e-3, abs=1e-6), block.name
 
 

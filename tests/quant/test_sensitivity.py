@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgevit.graph.predictions import divergence
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import groups
-from edgevit.quant.sensitivity import changed, divergence, sensitivities
+from edgevit.quant.sensitivity import changed, sensitivities
 from tests.quant.helpers import Net, Tokens, images, logits, prepared, seeded, started
 
 PROGRAMS = {model: prepared(seeded(model)) for model in (Net, Tokens)}
@@ -42,7 +43,7 @@ def test_a_layers_sensitivity_is_that_of_a_program_with_that_layer_alone_quantiz
         grids = {name: whole.activations[name] for name in needed if name in whole.activations}
         alone = Quantization(levels, grids, {item.layer: whole.weights[item.layer]})
         quantized = logits(insert_quantizers(program, alone))
-        assert item.divergence == pytest.approx(divergence(reference, quantized), rel=1e-4, abs=1e-8)
+        assert item.divergence == pytest.approx(float(divergence(reference, quantized)), rel=1e-4, abs=1e-8)
         assert item.changed == pytest.approx(changed(reference, quantized))
 
 
@@ -68,11 +69,11 @@ def test_fewer_bits_hurt_more():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 99), st.floats(0, 5))
-def test_a_divergence_is_zero_for_the_same_and_not_negative(seed, noise):
+def test_a_divergence_is_zero_for_the_same_and_negative_by_no_more_than_rounding(seed, noise):
     first = torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
     other = first + noise * torch.randn(6, 5, generator=torch.Generator().manual_seed(seed + 100))
     assert divergence(first, first) == pytest.approx(0, abs=1e-6)
-    assert divergence(first, other) >= 0
+    assert divergence(first, other) >= -1e-6
 
 
 def test_changed_is_the_percent_of_rows_with_another_best_class():

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.evaluation import evaluate_runnable
@@ -22,7 +20,7 @@ from edgevit.images import ImageFolder, ImageReader, OnBadImage, open_folder
 from edgevit.profiling.quantized import TIMED, relative
 from edgevit.pruning.allocation import Widths
 from edgevit.pruning.compensation import FEWEST_IMAGES
-from edgevit.pruning.prune import DEFAULT_ROLES, Pruner, PruneResult
+from edgevit.pruning.prune import DEFAULT_ROLES, Pruner, PruneResult, check_share
 
 Of = Literal["macs", "parameters", "latency"]
 
@@ -34,8 +32,8 @@ _MEASUREMENTS = 6
 
 
 @dataclass(frozen=True)
-class SlimResult:
-    """What `slim` made.
+class MeasuredPruning:
+    """What `prune_folder` made.
 
     Attributes:
         path: of the smaller Program.
@@ -59,7 +57,7 @@ class SlimResult:
     size_ratio: float | None
 
 
-def slim(
+def prune_folder(
     program: Program | str | Path,
     *,
     data: str | Path,
@@ -73,7 +71,7 @@ def slim(
     to: str = "onnx",
     on_bad_image: OnBadImage = "fail",
     force: bool = False,
-) -> SlimResult:
+) -> MeasuredPruning:
     """Prune a Program with the images of a folder, and write it with a report beside it.
 
     Args:
@@ -100,22 +98,19 @@ def slim(
     for file in (path, report):
         check_output(file, force=force)
     timed = _timed(of, to)
-    if not 0 < keep < 1:
-        raise EdgevitError(f"--keep: {keep:g} is no share; give a number between 0 and 1, such as 0.5")
+    check_share(keep)
     program = program if isinstance(program, Program) else Program.load(program)
     folder = open_folder(data, num_classes=program.num_classes, class_names=program.card.labels)
     if images < FEWEST_IMAGES:
         raise EdgevitError(f"--images: {images} are too few to prune with; {FEWEST_IMAGES} at least")
     drawn = folder.sample(min(images, len(folder)), seed)
-    batches = list(ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image))
-    if not batches:
-        raise EdgevitError(f"--data: none of the {len(drawn)} images in {folder.root} could be used")
-    pruner = Pruner(program, np.concatenate([batch.images for batch in batches]), roles=roles, seed=seed)
+    read = ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image).read_all()
+    pruner = Pruner(program, read, roles=roles, seed=seed)
     widths = _for_latency(pruner, program, keep, to) if of == "latency" else pruner.widths(keep, of)
     pruning = pruner.cut(widths, compensation=compensation)
     others = _others(folder, drawn, seed)
     latency, size = (None, None) if timed is None else relative(program, pruning.program, timed)
-    result = SlimResult(
+    result = MeasuredPruning(
         path=path,
         report=report,
         pruning=pruning,
@@ -131,16 +126,21 @@ def slim(
     return result
 
 
-def summary(result: SlimResult) -> dict[str, Any]:
+def summary(result: MeasuredPruning) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
-    pruning = dataclasses.asdict(dataclasses.replace(result.pruning, program=None))  # type: ignore[arg-type]
-    del pruning["program"]
+    pruning = result.pruning
     return {
         "version": 1,
         "edgevit": extras.version_of("edgevit") or "",
-        "model": result.pruning.program.card.name,
+        "model": pruning.program.card.name,
         "program": result.path.name,
-        **pruning,
+        "axes": [dataclasses.asdict(axis) for axis in pruning.axes],
+        "layers": [dataclasses.asdict(layer) for layer in pruning.layers],
+        "macs": pruning.macs,
+        "parameters": pruning.parameters,
+        "divergence": pruning.divergence,
+        "images": pruning.images,
+        "seconds": pruning.seconds,
         "accuracy": result.accuracy,
         "judged": result.judged,
         "format": result.format,
@@ -202,14 +202,9 @@ def _between(low: tuple[float, float | None], high: tuple[float, float], wanted:
 
 
 def _others(folder: ImageFolder, drawn: ImageFolder, seed: int) -> ImageFolder | None:
-    """Labelled images that were not drawn."""
-    taken = set(drawn.files)
-    left = [index for index, file in enumerate(folder.files) if file not in taken]
-    if folder.labels is None or not left:
-        return None
-    labels = tuple(folder.labels[index] for index in left)
-    files = tuple(folder.files[index] for index in left)
-    return ImageFolder(folder.root, files, labels, folder.classes).sample(_JUDGED, seed)
+    """Labelled images that were not drawn; None where there are none."""
+    left = folder.without(drawn)
+    return left.sample(_JUDGED, seed) if len(left) and left.labels is not None else None
 
 
 def _accuracies(
