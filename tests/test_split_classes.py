@@ -23,7 +23,7 @@ from tests.conftest import tiny_model
 from tests.pruning.patterns import LABELS, learned, patterns
 from tests.test_cli import EDGEVIT, ROOT, refused
 
-WRITTEN = ["fusion.safetensors", "manifest.json", "part-1.pt2", "part-2.pt2"]
+WRITTEN = ["control.pt2", "fusion.safetensors", "manifest.json", "part-1.pt2", "part-2.pt2"]
 
 
 @pytest.fixture(scope="module")

@@ -57,18 +57,32 @@ class Device:
         macs_per_second: multiply-accumulates in a second, best measured with one sub-model.
         memory_bytes: what its sub-models may take together.
         energy_macs: multiply-accumulates that it may do for one image; None for as many as there are.
+        latency_seconds: how long it may take for one image; None for as long as it takes.
     """
 
     name: str
     macs_per_second: float
     memory_bytes: int
     energy_macs: int | None = None
+    latency_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not self.macs_per_second > 0:
             raise EdgevitError(f"device {self.name}: macs_per_second must be above 0")
         if self.memory_bytes < 0 or (self.energy_macs or 0) < 0:
             raise EdgevitError(f"device {self.name}: memory_bytes and energy_macs must be at least 0")
+        if self.latency_seconds is not None and not self.latency_seconds > 0:
+            raise EdgevitError(f"device {self.name}: latency_seconds must be above 0")
+
+    @property
+    def macs_limit(self) -> tuple[int, str] | None:
+        """Multiply-accumulates that it may do for one image, and which budget says so; None without one."""
+        limits = []
+        if self.energy_macs is not None:
+            limits.append((self.energy_macs, "energy_macs"))
+        if self.latency_seconds is not None:
+            limits.append((int(self.latency_seconds * self.macs_per_second), "latency_seconds"))
+        return min(limits, default=None)
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,7 @@ class _DeviceEntry(Strict):
     macs_per_second: Annotated[float, Field(gt=0)]
     memory_bytes: Annotated[int, Field(ge=0)]
     energy_macs: Annotated[int, Field(ge=0)] | None = None
+    latency_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
 class _DevicesFile(Strict):
@@ -164,6 +179,7 @@ def read_devices(path: str | Path) -> tuple[Device, ...]:
             macs_per_second: 2.0e+9
             memory_bytes: 4000000
             energy_macs: 300000000  # may be left out
+            latency_seconds: 0.05   # likewise
 
     Raises:
         EdgevitError: naming the file, the line and the key of the first thing that is wrong.
@@ -199,8 +215,8 @@ class _Sets:
         return np.maximum(self.bytes - device.memory_bytes, 0.0)
 
     def too_many_macs(self, device: Device) -> Costs:
-        """By how much each set exceeds the device's energy budget, 0 where it fits."""
-        return np.maximum(self.macs - (np.inf if device.energy_macs is None else device.energy_macs), 0.0)
+        """By how much each set exceeds what the device may do, 0 where it fits."""
+        return np.maximum(self.macs - (np.inf if device.macs_limit is None else device.macs_limit[0]), 0.0)
 
     def fit(self, device: Device) -> npt.NDArray[np.bool_]:
         """Whether each set fits the device."""
@@ -263,16 +279,18 @@ def _unmet(sets: _Sets, models: Sequence[Load], devices: Sequence[Device]) -> st
     too_many_bytes = np.stack([sets.too_many_bytes(device) for device in devices])
     lacking, chosen = _best_split(too_many_bytes, np.add)
     if lacking > 0:
-        worst = _most_exceeded(models, devices, chosen, lambda m: m.bytes, lambda d: d.memory_bytes)
+        name, worst = _most_exceeded(
+            models, devices, chosen, lambda m: m.bytes, lambda d: (d.memory_bytes, "memory_bytes")
+        )
         return (
-            f"memory_bytes: however the {len(models)} sub-models are placed, {lacking:,.0f} bytes are "
+            f"{name}: however the {len(models)} sub-models are placed, {lacking:,.0f} bytes are "
             f"lacking at the least ({worst}); prune them further, or add a device"
         )
     too_many_macs = np.stack([sets.too_many_macs(device) for device in devices])
     lacking, chosen = _best_split(_where(too_many_bytes == 0, too_many_macs), np.add)
-    worst = _most_exceeded(models, devices, chosen, lambda m: m.macs, lambda d: d.energy_macs)
+    name, worst = _most_exceeded(models, devices, chosen, lambda m: m.macs, lambda d: d.macs_limit)
     return (
-        f"energy_macs: however the {len(models)} sub-models are placed within memory, {lacking:,.0f} "
+        f"{name}: however the {len(models)} sub-models are placed within memory, {lacking:,.0f} "
         f"multiply-accumulates are too many at the least ({worst}); prune them further, or add a device"
     )
 
@@ -282,16 +300,16 @@ def _most_exceeded(
     devices: Sequence[Device],
     chosen: Sequence[int],
     need: Callable[[Load], int],
-    budget: Callable[[Device], int | None],
-) -> str:
-    """The device that exceeds its budget by most, what it has and what it would need."""
+    budget: Callable[[Device], tuple[int, str] | None],
+) -> tuple[str, str]:
+    """The budget that is exceeded by most: its name, and on which device, what it has and would need."""
     needs = [
         sum(need(m) for m, at in zip(models, chosen, strict=True) if at == i) for i in range(len(devices))
     ]
     budgets = [(device.name, needed, budget(device)) for device, needed in zip(devices, needs, strict=True)]
-    limited = [(name, needed, has) for name, needed, has in budgets if has is not None]
-    name, needed, has = max(limited, key=lambda entry: entry[1] - entry[2])
-    return f"{name} would need {needed:,} and has {has:,}"
+    limited = [(name, needed, *limit) for name, needed, limit in budgets if limit is not None]
+    device, needed, has, name = max(limited, key=lambda entry: entry[1] - entry[2])
+    return name, f"{device} would need {needed:,} and has {has:,}"
 
 
 def _assignment(models: Sequence[Load], devices: Sequence[Device], chosen: Sequence[int]) -> Assignment:
@@ -311,8 +329,8 @@ def _seconds(models: Sequence[Load], device: Device) -> float:
 
 def _fits(models: Sequence[Load], device: Device) -> bool:
     macs = sum(model.macs for model in models)
-    fits_energy = device.energy_macs is None or macs <= device.energy_macs
-    return fits_energy and sum(model.bytes for model in models) <= device.memory_bytes
+    fits = device.macs_limit is None or macs <= device.macs_limit[0]
+    return fits and sum(model.bytes for model in models) <= device.memory_bytes
 
 
 def _check(models: Sequence[Load], devices: Sequence[Device]) -> None:

@@ -115,7 +115,7 @@ def pruned(task: Task, groupings: Mapping[GroupingName, Subsets]) -> list[Candid
         grouping: {f"{grouping}-{plan.name}": functools.partial(prune_part, plan) for plan in found}
         for grouping, found in plans.items()
     }
-    _make(task, {name: job for found in jobs.values() for name, job in found.items()}, "pruned")
+    make(task, {name: job for found in jobs.values() for name, job in found.items()}, "pruned")
     return [_candidate(task, grouping, plans[grouping], list(jobs[grouping])) for grouping in groupings]
 
 
@@ -142,11 +142,11 @@ def trained(task: Task, before: Candidate) -> Candidate:
         # The nodes of a cluster do not see this machine's files.
         checkpoint = task.place.checkpoint(name) if task.options.parallel == "local" else None
         jobs[name] = functools.partial(train_part, data, checkpoint, plan)
-    _make(task, jobs, "trained")
+    make(task, jobs, "trained")
     return _candidate(task, before.grouping, before.plans, list(jobs))
 
 
-def _make(task: Task, jobs: Mapping[str, Job], done: str) -> None:
+def make(task: Task, jobs: Mapping[str, Job], done: str) -> None:
     """Do the jobs that are not finished yet, and keep what each gives."""
     left = {name: job for name, job in jobs.items() if not task.place.has(name)}
     for finished in task.options.crew.run(left, task.place.read):
@@ -198,8 +198,9 @@ def _budgets(macs: int, size: int, options: SplitOptions) -> Iterator[Budget]:
         room = {share: int(options.share * size)}
         if device is not None:
             room[f"--devices: {device.name}: memory_bytes"] = device.memory_bytes
-            if device.energy_macs is not None:
-                allowed[f"--devices: {device.name}: energy_macs"] = device.energy_macs
+            if device.macs_limit is not None:
+                most, name = device.macs_limit
+                allowed[f"--devices: {device.name}: {name}"] = most
         macs_from, bytes_from = (min(found, key=lambda name: found[name]) for found in (allowed, room))
         yield Budget(allowed[macs_from], room[bytes_from], macs_from, bytes_from)
 

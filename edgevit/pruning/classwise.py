@@ -19,14 +19,15 @@ from edgevit.graph.program import Program
 from edgevit.images import OnBadImage
 from edgevit.pruning.assignment import Device, read_devices
 from edgevit.pruning.candidates import compared, fused, groupings_of, pruned, task_of, trained
+from edgevit.pruning.control import control_of
 from edgevit.pruning.dataset import Images, Labels, read_labelled
 from edgevit.pruning.heads import OTHER, with_classes, with_features
 from edgevit.pruning.options import Grouping, SplitOptions
 from edgevit.pruning.prune import check_program
-from edgevit.pruning.split import FUSION, MANIFEST, Manifest
+from edgevit.pruning.split import CONTROL_FILE, FUSION, MANIFEST, Manifest
 from edgevit.pruning.workers import Parallel
 from edgevit.pruning.workplace import Workplace, run_of
-from edgevit.pruning.writing import part_file, write_split
+from edgevit.pruning.writing import Draft, part_file, write_split
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,11 @@ def split_classes(
     answer for these and one more class, all others, is pruned on images of both to be within its budget,
     and is trained to answer as the whole does, where there are epochs. A small network that reads features
     of all parts is trained to give the answer, some of the parts left out at random: a device that is lost
-    costs accuracy and nothing else. With `grouping` "best" parts are pruned for both groupings, and the one
-    whose fusion is better on a quarter of the images learned from goes on: twice the pruning, once the
-    training. An interrupted call, repeated, goes on behind the parts that were finished.
+    costs accuracy and nothing else. Beside the parts stands the control: one model in eight bits that tells
+    all classes apart, made in the same way at no more than the costs of the costliest part. With `grouping`
+    "best" parts are pruned for both groupings, and the one whose fusion is better on a quarter of the images
+    learned from goes on: twice the pruning, once the training. An interrupted call, repeated, goes on behind
+    the parts that were finished.
 
     Args:
         program: a float classifier with a dynamic batch, or its ``.pt2``.
@@ -142,7 +145,7 @@ def check_split(program: Program, options: SplitOptions, output: Path, *, force:
     Raises:
         EdgevitError: when the program cannot be split so, or the output is in the way.
     """
-    names = [MANIFEST, FUSION, *(part_file(place) for place in range(options.count))]
+    names = [MANIFEST, FUSION, CONTROL_FILE, *(part_file(place) for place in range(options.count))]
     check_output(output, names=names, force=force)
     check_device(options.torch_device)
     check_program(program)
@@ -173,8 +176,8 @@ def _split(
         # Of equals the first, which is random as published.
         best = max(candidates, key=lambda one: (accuracies or {}).get(one.grouping, 0.0))
         chosen = trained(task, best) if options.epochs else best
-        fusion = fused(task, chosen, task.learned)
-        return SplitResult(output, write_split(task, chosen, fusion, accuracies, output))
+        split = Draft(chosen, fused(task, chosen, task.learned), control_of(task, chosen), accuracies)
+        return SplitResult(output, write_split(task, split, output))
 
 
 def _devices(devices: Sequence[Device] | str | Path | None) -> tuple[Device, ...] | None:

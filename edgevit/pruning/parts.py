@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -105,12 +106,17 @@ def prune_part(plan: Plan, material: Material) -> bytes:
     """
     whole = unpacked(material.program)
     whole = Program(whole.exported, whole.card.model_copy(update={"name": f"{whole.card.name} {plan.name}"}))
+    images = calibration_images(plan, material)
+    pruner = Pruner(with_classes(whole, plan.classes), images, roles=ROLES, seed=plan.seed)
+    return packed(_cut(pruner, plan), plan.name)
+
+
+def calibration_images(plan: Plan, material: Material) -> npt.NDArray[np.float32]:
+    """Images of the part's classes and as many others, `plan.calibration` of them at most, as float32."""
     chosen = np.random.default_rng(plan.seed).permutation(_chosen(plan, material))[: plan.calibration]
     images = np.asarray(material.images[np.sort(chosen)], dtype=np.float32)
     # In no order, as folders are: which images decide between ridges must not depend on their class.
-    images = images[np.random.default_rng(plan.seed).permutation(len(images))]
-    pruner = Pruner(with_classes(whole, plan.classes), images, roles=ROLES, seed=plan.seed)
-    return packed(_cut(pruner, plan), plan.name)
+    return images[np.random.default_rng(plan.seed).permutation(len(images))]
 
 
 def train_part(pruned: bytes, checkpoint: Path | None, plan: Plan, material: Material) -> bytes:
@@ -136,7 +142,7 @@ def train_part(pruned: bytes, checkpoint: Path | None, plan: Plan, material: Mat
         checkpoint=checkpoint,
         torch_device=plan.torch_device,
     )
-    return packed(_without_seconds(trained), plan.name)
+    return packed(without_durations(trained), plan.name)
 
 
 def grouped(logits: Tensor, classes: Sequence[int]) -> Tensor:
@@ -183,6 +189,16 @@ def unpacked(data: bytes) -> Program:
         return Program.load(path)
 
 
+def without_durations(made: Program) -> Program:
+    """The same inputs give the same bytes: how much time and memory the last step took is not kept."""
+    *before, last = made.card.steps
+    measured = {
+        name: value for name, value in last.measured.items() if name not in {"seconds", "peak_memory_mib"}
+    }
+    steps = (*before, last.model_copy(update={"measured": measured}))
+    return Program(made.exported, made.card.model_copy(update={"steps": steps}))
+
+
 def _chosen(plan: Plan, material: Material) -> Indices:
     """Images of the part's classes, and as many others."""
     indices = material.learned_from
@@ -225,11 +241,3 @@ def _unmet(plan: Plan, macs: int, size: int) -> EdgevitError:
         f"{source}: {plan.name} may have {allowed:,} {unit}; pruned as far as it can be it has {needed:,}, "
         f"{needed - allowed:,} too many"
     )
-
-
-def _without_seconds(trained: Program) -> Program:
-    """The same inputs give the same bytes: how long it took is not kept."""
-    *before, last = trained.card.steps
-    measured = {name: value for name, value in last.measured.items() if name != "seconds"}
-    steps = (*before, last.model_copy(update={"measured": measured}))
-    return Program(trained.exported, trained.card.model_copy(update={"steps": steps}))

@@ -23,6 +23,7 @@ from edgevit.pruning.subsets import GroupingName
 VERSION = 1
 MANIFEST = "manifest.json"
 FUSION = "fusion.safetensors"
+CONTROL_FILE = "control.pt2"
 
 Count = Annotated[int, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -96,6 +97,20 @@ class FusionEntry(StoredFile):
     accuracy: Percent
 
 
+class Control(StoredFile):
+    """One model for all classes, in eight bits, that costs no more than the costliest part.
+
+    Attributes:
+        bytes: of weights and buffers.
+        macs: multiply-accumulates for one image.
+        accuracy: top-1 percent on the images held out.
+    """
+
+    bytes: Count
+    macs: Count
+    accuracy: Percent
+
+
 class Placement(Strict):
     """Parts on devices.
 
@@ -145,6 +160,7 @@ class Manifest(Strict):
         whole: the classifier.
         parts: the sub-models.
         fusion: what makes one answer of theirs.
+        control: what one device alone could run instead.
         placement: the fastest on the devices; None without devices.
         greedy: the published baseline's, largest first; None where it finds none.
     """
@@ -160,6 +176,7 @@ class Manifest(Strict):
     whole: Whole
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     fusion: FusionEntry
+    control: Control
     placement: Placement | None
     greedy: Placement | None
 
@@ -230,7 +247,7 @@ class Split:
 
 
 def read_split(folder: str | Path) -> Split:
-    """Read what `split_classes` wrote.
+    """Read what `split_classes` wrote; its control is a Program like any other and is only checked.
 
     Raises:
         EdgevitError: when the folder has no manifest, or a file of it is missing, altered or does not fit.
@@ -239,7 +256,7 @@ def read_split(folder: str | Path) -> Split:
     if not folder.is_dir():
         raise EdgevitError(f"split: {folder} is no folder; give the one that `edgevit split-classes` wrote")
     manifest = Manifest.read(folder / MANIFEST)
-    entries: tuple[StoredFile, ...] = (*manifest.parts, manifest.fusion)
+    entries: tuple[StoredFile, ...] = (*manifest.parts, manifest.fusion, manifest.control)
     for entry in entries:
         path = existing_file(folder / entry.file, "split")
         if sha256_of(path) != entry.sha256:

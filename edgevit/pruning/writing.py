@@ -3,38 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgevit import extras
 from edgevit.files import sha256_of, staged_folder
+from edgevit.graph.program import Program
 from edgevit.pruning import assignment
 from edgevit.pruning.assignment import Assignment, Device, Load
 from edgevit.pruning.candidates import Candidate, Task, accuracy
+from edgevit.pruning.dataset import outputs_of
 from edgevit.pruning.fusion import Fusion
 from edgevit.pruning.parts import FLOAT_BYTES, costs_of, own_labels
-from edgevit.pruning.split import FUSION, MANIFEST, FusionEntry, Manifest, Options, Part, Placement, Whole
+from edgevit.pruning.split import (
+    CONTROL_FILE,
+    FUSION,
+    MANIFEST,
+    Control,
+    FusionEntry,
+    Manifest,
+    Options,
+    Part,
+    Placement,
+    Whole,
+)
 from edgevit.pruning.subsets import GroupingName
 
 
-def write_split(
-    task: Task, chosen: Candidate, fusion: Fusion, compared: dict[GroupingName, float] | None, output: Path
-) -> Manifest:
-    """Everything into the output folder, whole or not at all.
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A split that is to be written.
 
-    Args:
-        task: what was asked for.
-        chosen: the parts.
+    Attributes:
+        chosen: its parts.
         fusion: of their features.
-        compared: accuracy of each grouping that was tried.
-        output: the folder.
+        control: what one device alone could run instead.
+        compared: accuracy of each grouping that was tried; None where it was given.
     """
+
+    chosen: Candidate
+    fusion: Fusion
+    control: Program
+    compared: dict[GroupingName, float] | None
+
+
+def write_split(task: Task, split: Draft, output: Path) -> Manifest:
+    """Everything into the output folder, whole or not at all."""
     with staged_folder(output) as stage:
-        for place, program in enumerate(chosen.parts):
+        for place, program in enumerate(split.chosen.parts):
             program.save(stage / part_file(place))
-        fusion.save(stage / FUSION)
-        manifest = _manifest(task, chosen, fusion, compared, stage)
+        split.fusion.save(stage / FUSION)
+        split.control.save(stage / CONTROL_FILE)
+        manifest = _manifest(task, split, stage)
         manifest.write(stage / MANIFEST)
     _remove_stale(output, manifest)
     return manifest
@@ -45,10 +67,9 @@ def part_file(place: int) -> str:
     return f"part-{place + 1}.pt2"
 
 
-def _manifest(
-    task: Task, chosen: Candidate, fusion: Fusion, compared: dict[GroupingName, float] | None, stage: Path
-) -> Manifest:
+def _manifest(task: Task, split: Draft, stage: Path) -> Manifest:
     options, card = task.options, task.program.card
+    chosen, fusion = split.chosen, split.fusion
     parts = tuple(_part(task, chosen, fusion, stage, place) for place in range(len(chosen.parts)))
     placement, greedy = _placements(parts, options.devices)
     return Manifest(
@@ -65,7 +86,7 @@ def _manifest(
             held_out=len(task.judged),
         ),
         grouping=chosen.grouping,
-        compared=compared,
+        compared=split.compared,
         whole=_whole(task),
         parts=parts,
         fusion=FusionEntry(
@@ -74,6 +95,7 @@ def _manifest(
             parameters=sum(value.numel() for value in fusion.network.parameters()),
             accuracy=_fused_accuracy(task, chosen, fusion),
         ),
+        control=_control(task, split.control, stage),
         placement=placement,
         greedy=greedy,
     )
@@ -86,6 +108,18 @@ def _whole(task: Task) -> Whole:
         bytes=size,
         macs=macs,
         accuracy=accuracy(task.teacher[task.judged], task.labels[task.judged]),
+    )
+
+
+def _control(task: Task, control: Program, stage: Path) -> Control:
+    macs, size = costs_of(control)
+    logits, *_ = outputs_of(control, task.images[task.judged], torch_device=task.options.torch_device)
+    return Control(
+        file=CONTROL_FILE,
+        sha256=sha256_of(stage / CONTROL_FILE),
+        bytes=size,
+        macs=macs,
+        accuracy=accuracy(logits, task.labels[task.judged]),
     )
 
 

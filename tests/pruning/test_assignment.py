@@ -17,7 +17,12 @@ MODELS = st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=5).map(
     lambda sizes: [Load(f"m{place}", macs, size) for place, (macs, size) in enumerate(sizes)]
 )
 DEVICES = st.lists(
-    st.tuples(st.sampled_from([1.0, 1.5, 4.0]), st.integers(0, 30), st.none() | st.integers(0, 30)),
+    st.tuples(
+        st.sampled_from([1.0, 1.5, 4.0]),
+        st.integers(0, 30),
+        st.none() | st.integers(0, 30),
+        st.none() | st.sampled_from([0.5, 3.0, 10.0]),
+    ),
     min_size=1,
     max_size=4,
 ).map(lambda entries: [Device(f"d{place}", *entry) for place, entry in enumerate(entries)])
@@ -34,7 +39,11 @@ def placements(models: list[Load], devices: list[Device]):
 
 def excess(own: list[Load], device: Device) -> tuple[int, int]:
     """Bytes and multiply-accumulates that a device has too many."""
-    too_many_macs = 0 if device.energy_macs is None else sum(m.macs for m in own) - device.energy_macs
+    macs = sum(m.macs for m in own)
+    limits = [] if device.energy_macs is None else [device.energy_macs]
+    if device.latency_seconds is not None:
+        limits.append(int(device.latency_seconds * device.macs_per_second))
+    too_many_macs = max((macs - limit for limit in limits), default=0)
     return max(sum(m.bytes for m in own) - device.memory_bytes, 0), max(too_many_macs, 0)
 
 
@@ -71,7 +80,9 @@ def test_it_is_as_good_as_trying_everything(models, devices):
         return
     bytes_over = min(total_excess(placed)[0] for placed in every)
     within_memory = [total_excess(placed)[1] for placed in every if total_excess(placed)[0] == 0]
-    name, least = ("memory_bytes", bytes_over) if bytes_over else ("energy_macs", min(within_memory))
+    name, least = (
+        ("memory_bytes", bytes_over) if bytes_over else ("(energy_macs|latency_seconds)", min(within_memory))
+    )
     with pytest.raises(
         EdgevitError, match=rf"^{name}: however .* {least:,} \D*at the least \(d\d would need"
     ):
@@ -134,6 +145,13 @@ def test_energy_that_does_is_said_where_memory_is_enough():
         assign([Load("a", 9, 1)], [Device("x", 1.0, 0), Device("y", 1.0, 1, energy_macs=5)])
 
 
+def test_latency_that_is_too_short_is_said():
+    with pytest.raises(
+        EdgevitError, match=r"^latency_seconds: .* 4 multiply-accumulates are too many at the"
+    ):
+        assign([Load("a", 9, 1)], [Device("y", 10.0, 1, energy_macs=6, latency_seconds=0.5)])
+
+
 @pytest.mark.parametrize("place", [assign, greedy])
 @pytest.mark.parametrize(
     ("models", "devices", "sentence"),
@@ -164,6 +182,7 @@ def test_more_models_than_can_be_placed_exactly_are_refused():
         (lambda: Device("d", float("nan"), 1), "device d: macs_per_second must be above 0"),
         (lambda: Device("d", 1.0, -1), "device d: memory_bytes and energy_macs must be at least 0"),
         (lambda: Device("d", 1.0, 1, -1), "device d: memory_bytes and energy_macs"),
+        (lambda: Device("d", 1.0, 1, None, 0.0), "device d: latency_seconds must be above 0"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(make, sentence):
@@ -176,10 +195,14 @@ def test_a_devices_file_is_read(tmp_path):
     path.write_text(
         "version: 1\n"
         "devices:\n"
-        "  - {name: pi-1, macs_per_second: 2.0e+9, memory_bytes: 4000000, energy_macs: 300000000}\n"
+        "  - {name: pi-1, macs_per_second: 2.0e+9, memory_bytes: 4000000, energy_macs: 300000000,\n"
+        "     latency_seconds: 0.2}\n"
         "  - {name: pi-2, macs_per_second: 1500000000, memory_bytes: 2000000}\n"
     )
-    assert read_devices(path) == (Device("pi-1", 2e9, 4000000, 300000000), Device("pi-2", 1.5e9, 2000000))
+    assert read_devices(path) == (
+        Device("pi-1", 2e9, 4000000, 300000000, 0.2),
+        Device("pi-2", 1.5e9, 2000000),
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from edgevit.pruning.parts import (
     train_part,
     unpacked,
 )
-from edgevit.pruning.split import FUSION, MANIFEST, Manifest, Split, read_split
+from edgevit.pruning.split import CONTROL_FILE, FUSION, MANIFEST, Manifest, Split, read_split
 from edgevit.pruning.training import TrainingOptions
 from edgevit.quant.options import QuantizeOptions
 from edgevit.quant.quantizing import quantize
@@ -45,7 +45,7 @@ from tests.rewrites.helpers import program_of
 IMAGES, CLASSES = (values.numpy() for values in patterns(420, seed=2))
 FRESH, TRUE = (values.numpy() for values in patterns(240, seed=3))
 MACS, BYTES = costs_of(learned())
-WRITTEN = [FUSION, MANIFEST, "part-1.pt2", "part-2.pt2", "part-3.pt2"]
+WRITTEN = [CONTROL_FILE, FUSION, MANIFEST, "part-1.pt2", "part-2.pt2", "part-3.pt2"]
 # Quick, and enough where it does not matter how good the parts are.
 FEW, FEW_CLASSES = IMAGES[:96], CLASSES[:96]
 
@@ -136,6 +136,21 @@ class TestTheResult:
             assert float((found == own_labels(TRUE, entry.classes)).mean()) > 0.8
             assert entry.accuracy > 80
 
+    def test_the_control_is_one_model_in_eight_bits_that_costs_no_more(self, three, split):
+        manifest = split.manifest
+        control = Program.load(three / CONTROL_FILE)
+        assert control.num_classes == len(LABELS)
+        assert control.card.steps[-1].name == "quantize"
+        macs, size = costs_of(control)
+        assert (manifest.control.macs, manifest.control.bytes) == (macs, size)
+        largest = max(split.parts, key=lambda part: costs_of(part)[0])
+        # Its classifier has more rows; no row reads more than the whole's features.
+        assert macs <= costs_of(largest)[0] + len(LABELS) * with_features(learned()).output_shapes[-1][-1]
+        assert size <= max(part.bytes for part in manifest.parts)
+        ours = 100 * float((control.run(FRESH)[0].argmax(1) == TRUE).mean())
+        assert manifest.control.accuracy == pytest.approx(ours, abs=15)
+        assert ours > 100 / len(LABELS) + 15
+
     def test_what_is_sent_is_the_features_as_float32(self, split):
         for entry, program in zip(split.manifest.parts, split.parts, strict=True):
             assert entry.bytes_sent == program.run(FRESH[:1])[-1].nbytes
@@ -204,17 +219,16 @@ class TestOptions:
 
 
 class TestDevices:
-    def device(self, name: str, *, speed: float = 1e9, memory: float = 1.0, energy: float | None = None):
-        limit = None if energy is None else int(energy * MACS)
-        return Device(name, speed, int(memory * BYTES), limit)
+    def device(self, name: str, *, memory: float = 1.0, **budgets: float):
+        return Device(name, 1e9, int(memory * BYTES), **budgets)
 
     def test_a_part_for_each_device_with_room_for_it(self, tmp_path):
         path = tmp_path / "devices.yaml"
-        energy = f"energy_macs: {int(0.2 * MACS)}"
+        latency = f"energy_macs: {MACS}, latency_seconds: {0.2 * MACS / 1e9}"
         path.write_text(
             "version: 1\ndevices:\n"
             f"  - {{name: big, macs_per_second: 3.0e+9, memory_bytes: {BYTES}}}\n"
-            f"  - {{name: small, macs_per_second: 1.0e+9, memory_bytes: {int(0.3 * BYTES)}, {energy}}}\n"
+            f"  - {{name: small, macs_per_second: 1.0e+9, memory_bytes: {int(0.3 * BYTES)}, {latency}}}\n"
         )
         manifest = quick(tmp_path / "out", parts=None, devices=path, epochs=0)
         big, small = manifest.parts
@@ -231,8 +245,12 @@ class TestDevices:
         [
             ({"memory": 0.01}, r"--devices: a: memory_bytes: part-1 may have \d+ bytes; pruned as far as"),
             (
-                {"energy": 0.001},
+                {"energy_macs": MACS // 1000},
                 r"--devices: a: energy_macs: part-1 may have \d+ multiply-accumulates; pruned",
+            ),
+            (
+                {"latency_seconds": 0.001 * MACS / 1e9},
+                r"--devices: a: latency_seconds: part-1 may have \d+ multiply-accumulates; pruned",
             ),
         ],
     )
@@ -417,7 +435,7 @@ class TestMistakes:
         (copied / "notes.txt").write_text("mine")
         quick(copied, force=True)
         names = sorted(path.name for path in copied.iterdir())
-        assert names == [FUSION, MANIFEST, "notes.txt", "part-1.pt2", "part-2.pt2"]
+        assert names == [CONTROL_FILE, FUSION, MANIFEST, "notes.txt", "part-1.pt2", "part-2.pt2"]
         assert len(read_split(copied).parts) == 2
 
 
@@ -455,12 +473,12 @@ class TestGoingOn:
             quick(output)
         return names
 
-    @pytest.mark.parametrize("after", [1, 3])
+    @pytest.mark.parametrize("after", [1, 3, 5])
     def test_finished_parts_are_not_made_again(self, monkeypatch, two, tmp_path, after):
         self.stopped(monkeypatch, tmp_path / "out", after)
         assert not (tmp_path / "out").exists()
         names = self.made(monkeypatch, tmp_path / "out")
-        assert len(names) == 4 - after
+        assert len(names) == 7 - after
         assert contents(tmp_path / "out") == contents(two)
         assert not (tmp_path / "out.partial").exists()
 
