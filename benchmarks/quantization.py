@@ -8,8 +8,7 @@ at the 64 pixels it was trained for and, for latency's sake, at the 256 that Mob
 Every file is executed by its runtime (ONNX Runtime, LiteRT) on one thread, beside the float file that it
 came from: `top-1` on the same images, `equal` the share of images that get the float file's class, latency
 and size relative to it. Each tool is given the same calibration images, in a process of its own. Each model
-has a table of its own, written when it is done; the line below it takes one quantized Program to three
-formats, and counts where their classes agree.
+has a table of its own, written when it is done.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,7 +44,6 @@ class Model:
         program: the float model.
         iterations: of reconstruction, for each block: what takes minutes and not hours.
         precisions: of the rows beside W8A8.
-        compared: images on which three formats are compared: Core ML's reference evaluator takes its time.
         calib: images to calibrate with, prepared.
         images: images to judge with, prepared.
         labels: their classes.
@@ -56,7 +52,6 @@ class Model:
     program: Program
     iterations: int
     precisions: tuple[str, ...]
-    compared: int
     calib: Array
     images: Array
     labels: tuple[int, ...]
@@ -73,19 +68,19 @@ def vit_tiny(shared: Path, folder: Path, calib: int, images: int) -> Model:  # n
     )
     calibration, _ = _read(program, shared / "data/imagenet-calib", calib)
     judged = _read(program, shared / "data/imagenet-val", images)
-    return Model(program, 20, ("w6a6",), 1000, calibration, *judged)
+    return Model(program, 20, ("w6a6",), calibration, *judged)
 
 
 def hybrid(shared: Path, folder: Path, calib: int, images: int) -> Model:
     """MobileViT-xxs for CIFAR-10 at 64 pixels."""
     program = _hybrid(shared, 64)
-    return Model(program, 200, ("w6a6", "w4a8"), 1000, *_cifar10(program, shared, folder, calib, images))
+    return Model(program, 200, ("w6a6", "w4a8"), *_cifar10(program, shared, folder, calib, images))
 
 
 def hybrid_256(shared: Path, folder: Path, calib: int, images: int) -> Model:
     """The same at 256 pixels, for which it was not trained; on fewer images, each 16 times as much work."""
     program = _hybrid(shared, 256)
-    return Model(program, 200, (), 50, *_cifar10(program, shared, folder, calib, min(images, 1000)))
+    return Model(program, 200, (), *_cifar10(program, shared, folder, calib, min(images, 1000)))
 
 
 def _cifar10(
@@ -162,7 +157,7 @@ def own(model: Model) -> tuple[Peer, ...]:
 
 
 def bench(name: str, model: Model, peers: Sequence[Peer], folder: Path) -> str:
-    """The model's table, and below it how far formats agree."""
+    """The model's table."""
     folder.mkdir()
     floats: dict[Suffix, Path] = {".pt2": folder / "float.pt2"}
     model.program.save(floats[".pt2"])
@@ -178,28 +173,7 @@ def bench(name: str, model: Model, peers: Sequence[Peer], folder: Path) -> str:
         mine = [item for item, peer in zip(made, peers, strict=True) if peer.writes == suffix]
         rows += measure(mine, floats[suffix], model.images, model.labels)
     by_name = {row.candidate.name: row for row in rows}
-    lines = [by_name[peer.name].markdown(name) for peer in peers]
-    return "\n".join([HEADER, *lines, "", agreement(model, folder)])
-
-
-def agreement(model: Model, folder: Path) -> str:
-    """One quantized Program in three formats: on how many images they give one class."""
-    program = Program.load(folder / "edgevit-w8a8-layers.pt2")
-    images = model.images[: model.compared]
-    expected = program.run(images)[0].argmax(1)
-    equal = {}
-    for to, format_ in FORMATS.items():
-        file = folder / f"agreement-{format_.file}"
-        format_.export(program, file, ExportChoices())
-        artefact = format_.open(file)
-        found = np.concatenate([artefact.run(images[i : i + 1])[0] for i in range(len(images))])
-        equal[to] = found.argmax(1) == expected
-    shares = [f"{to} {100 * found.mean():.1f} %" for to, found in equal.items()]
-    everywhere = 100 * np.all(list(equal.values()), axis=0).mean()
-    return (
-        f"Of {len(images)} images, one W8A8 Program in three formats gives the class that it gives in torch: "
-        f"{', '.join(shares)}, all three {everywhere:.1f} %."
-    )
+    return "\n".join([HEADER, *(by_name[peer.name].markdown(name) for peer in peers)])
 
 
 def main() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,8 @@ from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.weights import digest
 from edgevit.images import ImageReader, OnBadImage, open_folder
-from edgevit.profiling.quantized import TIMED, MeasuredPlacement, layer_gains, measure_placement, relative
+from edgevit.profiling.quantized import MeasuredPlacement, layer_gains, measure_placement
+from edgevit.profiling.relative import TIMED, machine, relative, timed_here
 from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.calibration import Calibration, check_weights
 from edgevit.quant.levels import Level, Levels
@@ -125,9 +124,9 @@ def compress(
             checkpoint=unfinished.learned if recipe.engine == "edgevit" else None,
             **vars(_options(recipe, chosen=levels is not None)),
         )
-    format_ = recipe.to if recipe.to in TIMED and not extras.missing(FORMATS[recipe.to].extra) else None
-    latency, size = (None, None) if format_ is None else relative(program, result.program, format_)
-    _check_speed(recipe, latency, force=force)
+    format_ = timed_here(recipe.to)
+    measured = None if format_ is None else relative(program, result.program, format_)
+    _check_speed(recipe, None if measured is None else measured.latency, force=force)
     found = CompressResult(
         path=path,
         recipe=path.with_name(names[1]),
@@ -137,18 +136,18 @@ def compress(
         labelled=labels is not None,
         placement=placement,
         format=format_,
-        latency_ratio=latency,
-        size_ratio=size,
+        latency_ratio=None if measured is None else measured.latency,
+        size_ratio=None if measured is None else measured.size,
     )
     if placement is not None:
         layers = {name: level.name.lower() for name, level in placement.levels.items()}
         recipe = recipe.model_copy(update={"layers": layers, "gains": gains, "placement": None})
-    measured = summary(found)
+    report = summary(found)
     with staged_folder(path.parent) as stage:
         result.program.save(stage / path.name)
         Recipe(quantize=recipe).write(stage / names[1])
-        (stage / names[2]).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-        (stage / names[3]).write_text(render(measured), encoding="utf-8")
+        (stage / names[2]).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (stage / names[3]).write_text(render(report), encoding="utf-8")
     return found
 
 
@@ -159,7 +158,7 @@ def summary(result: CompressResult) -> dict[str, Any]:
     return {
         "version": 1,
         "edgevit": extras.version_of("edgevit") or "",
-        "machine": _machine(),
+        "machine": machine(),
         "model": quantization.program.card.name,
         "precision": options.precision,
         "engine": options.engine,
@@ -190,15 +189,6 @@ def summary(result: CompressResult) -> dict[str, Any]:
             "ratio": placement.ratio,
             "candidates": [dataclasses.asdict(item) for item in placement.candidates],
         },
-    }
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count() or 1,
-        "python": platform.python_version(),
     }
 
 
@@ -279,8 +269,7 @@ def _measured(
         recipe.placement is None
         and recipe.engine == "edgevit"
         and bits.activations == 8
-        and recipe.to in TIMED
-        and not extras.missing(FORMATS[recipe.to].extra)
+        and timed_here(recipe.to) is not None
     )
     if recipe.layers is not None or not (by_default or recipe.placement == MEASURED):
         return None

@@ -17,7 +17,7 @@ from edgevit.files import check_output, staged_folder
 from edgevit.graph.axes import Role
 from edgevit.graph.program import Program
 from edgevit.images import ImageFolder, ImageReader, OnBadImage, open_folder
-from edgevit.profiling.quantized import TIMED, relative
+from edgevit.profiling.relative import TIMED, relative, timed_here
 from edgevit.pruning.allocation import Widths
 from edgevit.pruning.compensation import FEWEST_IMAGES
 from edgevit.pruning.prune import DEFAULT_ROLES, Pruner, PruneResult, check_share
@@ -109,7 +109,7 @@ def prune_folder(
     widths = _for_latency(pruner, program, keep, to) if of == "latency" else pruner.widths(keep, of)
     pruning = pruner.cut(widths, compensation=compensation)
     others = _others(folder, drawn, seed)
-    latency, size = (None, None) if timed is None else relative(program, pruning.program, timed)
+    measured = None if timed is None else relative(program, pruning.program, timed)
     result = MeasuredPruning(
         path=path,
         report=report,
@@ -117,8 +117,8 @@ def prune_folder(
         accuracy=None if others is None else _accuracies((program, pruning.program), others, on_bad_image),
         judged=0 if others is None else len(others),
         format=timed,
-        latency_ratio=latency,
-        size_ratio=size,
+        latency_ratio=None if measured is None else measured.latency,
+        size_ratio=None if measured is None else measured.size,
     )
     with staged_folder(path.parent) as stage:
         pruning.program.save(stage / path.name)
@@ -159,7 +159,7 @@ def _timed(of: str, to: str) -> str | None:
         raise EdgevitError(f"--of latency --to {to}: what can be timed here are {' and '.join(TIMED)}")
     if of == "latency":
         extras.require(FORMATS[to].extra, "measuring latency")
-    return to if to in TIMED and not extras.missing(FORMATS[to].extra) else None
+    return timed_here(to)
 
 
 def _for_latency(pruner: Pruner, program: Program, keep: float, to: str) -> Widths:
@@ -175,7 +175,7 @@ def _for_latency(pruner: Pruner, program: Program, keep: float, to: str) -> Widt
     share = max(keep, least)
     for _ in range(_MEASUREMENTS):
         widths = pruner.widths(share)
-        ratio, _ = relative(program, pruner.sliced(widths), to)
+        ratio = relative(program, pruner.sliced(widths), to).latency
         if ratio > keep:
             high = (share, ratio)
         else:

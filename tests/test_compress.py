@@ -25,6 +25,7 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.profiling import quantized as measuring
 from edgevit.profiling.quantized import Candidate, MeasuredPlacement
+from edgevit.profiling.relative import Relative, relative
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.quant import quantizing, reconstruct
 from edgevit.quant.floor import Floor
@@ -51,7 +52,7 @@ PLACED = (*QUICK, "--placement", "layers")
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result's speed is a number, not measured; what is measured takes few runs."""
-    monkeypatch.setattr(compression, "relative", lambda *_: (0.5, 0.25))
+    monkeypatch.setattr(compression, "relative", lambda *_: Relative(0.5, 0.25))
     monkeypatch.setattr(measuring, "medians_in_turns", functools.partial(medians_in_turns, seconds=0))
 
 
@@ -145,14 +146,14 @@ class TestResults:
         assert "% of classes change on 12 images" in capsys.readouterr().out
 
     def test_weights_alone_are_never_refused_for_their_speed(self, tiny_pt2, image_folder, out, monkeypatch):
-        monkeypatch.setattr(compression, "relative", lambda *_: (1.5, 0.25))
+        monkeypatch.setattr(compression, "relative", lambda *_: Relative(1.5, 0.25))
         compressed(tiny_pt2, image_folder, out, "--quantize", "w8", *QUICK)
 
     @pytest.mark.parametrize("precision", BIT_WIDTHS)
     def test_every_precision_is_measured_in_a_file_that_onnx_runtime_runs(
         self, tiny_pt2, image_folder, out, precision, monkeypatch
     ):
-        monkeypatch.setattr(compression, "relative", measuring.relative)
+        monkeypatch.setattr(compression, "relative", relative)
         placement = () if precision == "w8" else ("--placement", "inputs")
         options = ("--quantize", precision, "--method", "minmax", *placement, "--force", "--quiet")
         compressed(tiny_pt2, image_folder, out, *options)
@@ -235,7 +236,7 @@ class TestResults:
 
 class TestSpeed:
     def test_slower_than_float_is_not_written(self, tiny_pt2, image_folder, out, capsys, monkeypatch):
-        monkeypatch.setattr(compression, "relative", lambda *_: (1.2, 0.25))
+        monkeypatch.setattr(compression, "relative", lambda *_: Relative(1.2, 0.25))
         arguments = command(tiny_pt2, image_folder, out, "--quantize", "w8a8", *PLACED)
         sentence = refused(capsys, 1, *arguments)
         assert "takes 1.20x the time of the float one in onnx" in sentence
@@ -245,7 +246,7 @@ class TestSpeed:
         assert (out / "y.pt2").exists()
 
     def test_what_is_within_the_noise_is_written(self, tiny_pt2, image_folder, out, monkeypatch):
-        monkeypatch.setattr(compression, "relative", lambda *_: (1.02, 0.25))
+        monkeypatch.setattr(compression, "relative", lambda *_: Relative(1.02, 0.25))
         compressed(tiny_pt2, image_folder, out, "--quantize", "w8a8", *PLACED)
 
     def test_where_no_placement_pays_nothing_is_written(

@@ -14,6 +14,7 @@ from edgevit import measured_pruning
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
+from edgevit.profiling.relative import Relative
 from edgevit.pruning.prune import Pruner, prune
 from edgevit.quant.quantizing import quantize
 from tests.conftest import LABELS
@@ -26,9 +27,9 @@ WRITTEN = ["small.prune.json", "small.pt2"]
 def speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speed is a number, not measured: the square root of the arithmetic that is left."""
 
-    def ratio(program: Program, small: Program, _: str) -> tuple[float, float]:
+    def ratio(program: Program, small: Program, _: str) -> Relative:
         left = small.parameter_count / program.parameter_count
-        return left**0.5, left
+        return Relative(left**0.5, left)
 
     monkeypatch.setattr(measured_pruning, "relative", ratio)
 

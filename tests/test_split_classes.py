@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgevit import measured_splitting
 from edgevit.cli import run
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
@@ -23,7 +24,15 @@ from tests.conftest import tiny_model
 from tests.pruning.patterns import LABELS, learned, patterns
 from tests.test_cli import EDGEVIT, ROOT, refused
 
-WRITTEN = ["control.pt2", "fusion.safetensors", "manifest.json", "part-1.pt2", "part-2.pt2"]
+WRITTEN = [
+    "control.pt2",
+    "fusion.safetensors",
+    "manifest.json",
+    "part-1.pt2",
+    "part-2.pt2",
+    "report.html",
+    "report.json",
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,7 @@ class TestResults:
         assert list(tmp_path.iterdir()) == [out]
         printed = capsys.readouterr()
         assert printed.err == ""
-        first, *parts, top, tick, hint = printed.out.splitlines()
+        first, *parts, top, control, tick, hint = printed.out.splitlines()
         assert first == "2 of patterns, 6 classes at random"
         assert len(parts) == 2
         for line, part in zip(parts, read_split(out).manifest.parts, strict=True):
@@ -66,13 +75,24 @@ class TestResults:
             assert "% without it" in line
             assert ", ".join(LABELS[label] for label in part.classes) in line
         assert "on 18 images held out of 96" in top
+        assert control.startswith("control, one model in 8 bits: ")
         assert tick == f"-[x] {out}"
         assert hint == f"next: edgevit export {out / 'part-1.pt2'} --to onnx -o {out / 'part-1-onnx'}"
 
-    def test_json_is_the_manifest(self, program, data, tmp_path, capsys):
+    def test_json_is_the_manifest_and_latencies(self, program, data, tmp_path, capsys):
+        pytest.importorskip("onnxruntime")
         assert run([*command(program, data, tmp_path / "out", "--parts", 1), "--json"]) == 0
         printed = json.loads(capsys.readouterr().out)
-        assert printed == json.loads((tmp_path / "out" / MANIFEST).read_text())
+        assert printed == json.loads((tmp_path / "out/report.json").read_text())
+        assert printed["manifest"] == json.loads((tmp_path / "out" / MANIFEST).read_text())
+        assert set(printed["latency"]) == {"part-1", "control"}
+        assert printed["whole_ms"] > 0
+
+    def test_without_a_runtime_nothing_is_timed(self, program, data, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(measured_splitting, "timed_here", lambda _: None)
+        assert run(command(program, data, tmp_path / "out")) == 0
+        assert "the time" not in capsys.readouterr().out
+        assert json.loads((tmp_path / "out/report.json").read_text())["latency"] is None
 
     def test_devices_are_placed_on_and_the_published_way_stands_beside_it(
         self, program, data, tmp_path, capsys

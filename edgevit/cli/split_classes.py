@@ -9,8 +9,8 @@ import click
 from edgevit.cli import options, output
 
 if TYPE_CHECKING:
-    from edgevit.pruning.classwise import SplitResult
-    from edgevit.pruning.split import Manifest, Part
+    from edgevit.measured_splitting import MeasuredSplit
+    from edgevit.pruning.split import Control, Manifest, Part
 
 # Classes of a part that are named.
 _SHOWN = 4
@@ -79,8 +79,8 @@ def command(
 ) -> None:
     """Split PROGRAM, a .pt2 file: each part is pruned for some of the classes, their features are fused."""
     output.prepare(as_json=as_json, quiet=quiet)
+    from edgevit.measured_splitting import split_folder, summary
     from edgevit.pruning.assignment import read_devices
-    from edgevit.pruning.classwise import split_folder
     from edgevit.pruning.options import SplitOptions
 
     result = split_folder(
@@ -93,21 +93,20 @@ def command(
         force=force,
     )
     if as_json:
-        output.print_json(result.manifest)
+        output.print_json(summary(result))
         return
     print_result(result)
 
 
-def print_result(result: SplitResult) -> None:
-    """What each part is, what all give together, and what comes next."""
+def print_result(result: MeasuredSplit) -> None:
+    """What each part is, what all give together, what one device could do, and what comes next."""
     found = result.manifest
     whole = found.whole
     click.echo(f"{len(found.parts)} of {found.model}, {found.classes} classes {_grouping(found)}")
     for part in found.parts:
         without = "" if part.accuracy_without is None else f", {part.accuracy_without:.2f} % without it"
         click.echo(
-            f"  {part.name}  {output.megabytes(part.bytes)} ({part.bytes / whole.bytes:.2f}x)  "
-            f"{part.macs / 1e6:.4g} M macs ({part.macs / whole.macs:.2f}x)  {part.bytes_sent} bytes sent  "
+            f"  {part.name}  {_costs(result, part.name, part)}  {part.bytes_sent} bytes sent  "
             f"{_classes(found, part)}: {part.accuracy:.2f} %{without}"
         )
     held_out = found.options.held_out
@@ -115,14 +114,38 @@ def print_result(result: SplitResult) -> None:
         f"top-1 {found.fusion.accuracy:.2f} % fused, of {whole.accuracy:.2f} %, on {held_out} images held "
         f"out of {found.options.images + held_out}"
     )
-    if found.placement is not None:
-        for part_name, device in found.placement.device_of.items():
-            click.echo(f"  {part_name} on {device}")
-        greedy = "finds no placement" if found.greedy is None else f"{found.greedy.latency:.3g} s"
-        click.echo(f"slowest device {found.placement.latency:.3g} s; largest first, as published: {greedy}")
+    click.echo(
+        f"control, one model in 8 bits: {found.control.accuracy:.2f} %  "
+        f"{_costs(result, 'control', found.control)}{_verdict(found)}"
+    )
+    _print_placement(found)
     click.echo(f"{output.TICK} {result.folder}")
     path = result.folder / found.parts[0].file
     click.echo(f"next: edgevit export {path} --to onnx -o {path.with_suffix('')}-onnx")
+
+
+def _costs(result: MeasuredSplit, name: str, one: Part | Control) -> str:
+    whole = result.manifest.whole
+    time = "" if result.latency is None else f"  {result.latency[name]:.2f}x the time"
+    return (
+        f"{output.megabytes(one.bytes)} ({one.bytes / whole.bytes:.2f}x)  "
+        f"{one.macs / 1e6:.4g} M macs ({one.macs / whole.macs:.2f}x){time}"
+    )
+
+
+def _verdict(found: Manifest) -> str:
+    if len(found.parts) == 1 or found.control.accuracy < found.fusion.accuracy:
+        return ""
+    return "; the split does not pay: one device does as well with this"
+
+
+def _print_placement(found: Manifest) -> None:
+    if found.placement is None:
+        return
+    for part_name, device in found.placement.device_of.items():
+        click.echo(f"  {part_name} on {device}")
+    greedy = "finds no placement" if found.greedy is None else f"{found.greedy.latency:.3g} s"
+    click.echo(f"slowest device {found.placement.latency:.3g} s; largest first, as published: {greedy}")
 
 
 def _grouping(found: Manifest) -> str:

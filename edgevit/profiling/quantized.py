@@ -19,10 +19,10 @@ from torch.fx import Node
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.formats import FORMATS, ExportChoices
-from edgevit.export.quantized import has_int16
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.profiling.local import check_profilable
+from edgevit.profiling.relative import TIMED
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.progress import track
 from edgevit.quant.insertion import insert_quantizers
@@ -35,8 +35,6 @@ from edgevit.quant.ranges import start
 
 # A gain below this share of the float model's time is within the noise of the measurement.
 _SMALLEST_GAIN = 0.005
-# Formats with a runtime that can be timed on the machine at hand.
-TIMED = ("onnx", "tflite")
 
 
 @dataclass(frozen=True)
@@ -161,27 +159,6 @@ def layer_gains(
                 share = sizes[layer] / whole
                 gains[layer] = max(saved, _SMALLEST_GAIN) * placement.float_ms * share
     return gains
-
-
-def relative(program: Program, quantized: Program, to: str) -> tuple[float, float]:
-    """Time and bytes of the quantized artefact relative to the float one's, on one thread.
-
-    Args:
-        program: the float Program.
-        quantized: what it became.
-        to: a format of `TIMED`.
-    """
-    format_ = FORMATS[to]
-    extras.require(check_profilable(format_.file), "measuring latency")
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name / format_.file for name in ("float", "quantized")]
-        # ONNX has 16-bit activations from a later opset on; both files are of that one.
-        choices = ExportChoices(opset=23 if has_int16(quantized) else None)
-        for path, source in zip(paths, (program, quantized), strict=True):
-            path.parent.mkdir()
-            format_.export(source, path, choices)
-        before, after = medians_in_turns(paths)
-        return after / before, paths[1].stat().st_size / paths[0].stat().st_size
 
 
 def _levels(to: str, region: str) -> tuple[Level, ...]:

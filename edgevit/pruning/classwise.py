@@ -16,18 +16,17 @@ from edgevit.errors import EdgevitError
 from edgevit.files import check_output
 from edgevit.graph.devices import check_device
 from edgevit.graph.program import Program
-from edgevit.images import OnBadImage
 from edgevit.pruning.assignment import Device, read_devices
 from edgevit.pruning.candidates import compared, fused, groupings_of, pruned, task_of, trained
 from edgevit.pruning.control import control_of
-from edgevit.pruning.dataset import Images, Labels, read_labelled
+from edgevit.pruning.dataset import Images, Labels
 from edgevit.pruning.heads import OTHER, with_classes, with_features
 from edgevit.pruning.options import Grouping, SplitOptions
 from edgevit.pruning.prune import check_program
 from edgevit.pruning.split import CONTROL_FILE, FUSION, MANIFEST, Manifest
 from edgevit.pruning.workers import Parallel
 from edgevit.pruning.workplace import Workplace, run_of
-from edgevit.pruning.writing import Draft, part_file, write_split
+from edgevit.pruning.writing import Draft, Finish, part_file, write_split
 
 
 @dataclass(frozen=True)
@@ -106,37 +105,7 @@ def split_classes(
     )
     program = program if isinstance(program, Program) else Program.load(program)
     check_split(program, options, Path(output), force=force)
-    return _split(program, images, np.asarray(labels, dtype=np.int64), Path(output), options)
-
-
-def split_folder(
-    program: Program | str | Path,
-    *,
-    data: str | Path,
-    output: str | Path,
-    options: SplitOptions,
-    images: int = 2000,
-    on_bad_image: OnBadImage = "fail",
-    force: bool = False,
-) -> SplitResult:
-    """`split_classes` on images of a folder.
-
-    Args:
-        program: as there.
-        data: a folder with labels.
-        output: the folder to write.
-        options: how to split.
-        images: how many are drawn; they are in memory as float16.
-        on_bad_image: "fail" or "skip".
-        force: replace what is there.
-
-    Raises:
-        EdgevitError: as there.
-    """
-    program = program if isinstance(program, Program) else Program.load(program)
-    check_split(program, options, Path(output), force=force)
-    drawn, labels = read_labelled(program, data, count=images, seed=options.seed, on_bad_image=on_bad_image)
-    return _split(program, drawn, labels, Path(output), options)
+    return split_with(program, images, np.asarray(labels, dtype=np.int64), Path(output), options)
 
 
 def check_split(program: Program, options: SplitOptions, output: Path, *, force: bool) -> None:
@@ -162,9 +131,28 @@ def check_split(program: Program, options: SplitOptions, output: Path, *, force:
     _ = options.crew, options.training
 
 
-def _split(
-    program: Program, images: Images, labels: Labels, output: Path, options: SplitOptions
+def split_with(
+    program: Program,
+    images: Images,
+    labels: Labels,
+    output: Path,
+    options: SplitOptions,
+    *,
+    finish: Finish | None = None,
 ) -> SplitResult:
+    """`split_classes` after `check_split`.
+
+    Args:
+        program: as there.
+        images: as there.
+        labels: as there.
+        output: as there.
+        options: how to split.
+        finish: writes what else belongs to the result into the folder that becomes it.
+
+    Raises:
+        EdgevitError: as there.
+    """
     _check_images(program, images, labels)
     place = Workplace.beside(output)
     with place.kept_when_interrupted(run_of(program, images, labels, options.decisive)):
@@ -177,7 +165,7 @@ def _split(
         best = max(candidates, key=lambda one: (accuracies or {}).get(one.grouping, 0.0))
         chosen = trained(task, best) if options.epochs else best
         split = Draft(chosen, fused(task, chosen, task.learned), control_of(task, chosen), accuracies)
-        return SplitResult(output, write_split(task, split, output))
+        return SplitResult(output, write_split(task, split, output, finish))
 
 
 def _devices(devices: Sequence[Device] | str | Path | None) -> tuple[Device, ...] | None:

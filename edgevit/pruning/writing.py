@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from edgevit.pruning.split import (
 )
 from edgevit.pruning.subsets import GroupingName
 
+# Writes into the folder that becomes a split.
+Finish = Callable[[Path, Manifest], None]
+
 
 @dataclass(frozen=True, eq=False)
 class Draft:
@@ -49,7 +52,7 @@ class Draft:
     compared: dict[GroupingName, float] | None
 
 
-def write_split(task: Task, split: Draft, output: Path) -> Manifest:
+def write_split(task: Task, split: Draft, output: Path, finish: Finish | None) -> Manifest:
     """Everything into the output folder, whole or not at all."""
     with staged_folder(output) as stage:
         for place, program in enumerate(split.chosen.parts):
@@ -58,6 +61,8 @@ def write_split(task: Task, split: Draft, output: Path) -> Manifest:
         split.control.save(stage / CONTROL_FILE)
         manifest = _manifest(task, split, stage)
         manifest.write(stage / MANIFEST)
+        if finish is not None:
+            finish(stage, manifest)
     _remove_stale(output, manifest)
     return manifest
 
