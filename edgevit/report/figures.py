@@ -10,7 +10,7 @@ MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 # Two accuracies closer than this print alike.
-_SAME_POINTS = 0.005
+SAME_POINTS = 0.005
 
 
 def digits(value: float) -> str:
@@ -94,7 +94,7 @@ def points(value: float, reference: float) -> str:
     ('-0.50 points', 'no difference')
     """
     difference = value - reference
-    if abs(difference) < _SAME_POINTS:
+    if abs(difference) < SAME_POINTS:
         return "no difference"
     sign = MINUS if difference < 0 else "+"
     return f"{sign}{abs(difference):.2f}{NBSP}points"
