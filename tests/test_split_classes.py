@@ -164,7 +164,8 @@ class TestGoingOn:
         assert result.returncode == 0, result.stderr
         whole = command(program, data, tmp_path / "whole", *options[:-1], 1)
         assert run(whole) == 0
-        for name in WRITTEN:
+        # Reports hold times.
+        for name in (name for name in WRITTEN if not name.startswith("report")):
             assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
         assert not (tmp_path / "out.partial").exists()
 
