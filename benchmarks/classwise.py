@@ -17,6 +17,7 @@ whole.
 from __future__ import annotations
 
 import argparse
+import bisect
 import functools
 import json
 import sys
@@ -28,7 +29,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -43,6 +43,7 @@ from edgevit.graph.program import Program  # noqa: E402
 from edgevit.profiling.relative import all_relative  # noqa: E402
 from edgevit.pruning.classwise import check_split, split_with  # noqa: E402
 from edgevit.pruning.dataset import Images, Labels, held_out, outputs_of, read_labelled  # noqa: E402
+from edgevit.pruning.heads import with_features  # noqa: E402
 from edgevit.pruning.options import SplitOptions  # noqa: E402
 from edgevit.pruning.split import CONTROL_FILE, Split, read_split  # noqa: E402
 from edgevit.pruning.training import TrainingOptions, train  # noqa: E402
@@ -140,9 +141,9 @@ def vit(pixels: int) -> nn.Module:
 def start(shared: Path, pixels: int) -> Program:
     """ViT-Tiny with its ImageNet weights, its positions resampled and its classifier new."""
     from safetensors.torch import load_file
-    from timm.models.vision_transformer import checkpoint_filter_fn
 
     module = vit(pixels)
+    checkpoint_filter_fn = _timm().models.vision_transformer.checkpoint_filter_fn
     state = checkpoint_filter_fn(load_file(shared / "weights/vit_tiny_patch16_224.safetensors"), module)
     module.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")}, strict=False)
     torch.manual_seed(0)
@@ -185,7 +186,7 @@ def row(task: Task, parts: int, folder: Path) -> Row:
     """Split, and compare."""
     started = time.perf_counter()
     if not folder.exists():
-        options = SplitOptions(parts=parts, epochs=task.retrain, torch_device=task.torch_device)
+        options = split_options(task, parts)
         check_split(task.whole, options, folder, force=False)
         split_with(task.whole, task.images, task.labels, folder, options)
     seconds = time.perf_counter() - started
@@ -206,7 +207,7 @@ def row(task: Task, parts: int, folder: Path) -> Row:
         control=task.top1(task.logits(control)),
         control_bytes=manifest.control.bytes / whole_bytes,
         control_latency=relatives[-1].latency,
-        peer=task.top1(task.logits(peer(task, macs))),
+        peer=task.top1(task.logits(peer(task, manifest.options.keep, folder.parent))),
         seconds=seconds,
     )
 
@@ -224,23 +225,43 @@ def fused_top1(task: Task, split: Split, features: list[torch.Tensor], lost: int
     return task.top1(split.fusion.predict(given))
 
 
-def peer(task: Task, macs: int) -> Program:
-    """What Torch-Pruning's Taylor importance leaves within the arithmetic, trained as parts are."""
-    learned, _ = held_out(task.labels, SplitOptions(parts=1).held_out, 0)
-    images, labels = torch.from_numpy(task.images[learned]), torch.from_numpy(task.labels[learned])
-    teacher = outputs_of(task.whole, task.images[learned], torch_device=task.torch_device)[0]
-    options = SplitOptions(parts=1, epochs=task.retrain).training
-    pruned = _within(task, macs, images[:256].float(), labels[:256])
-    return train(pruned, images, labels, teacher=teacher, options=options, torch_device=task.torch_device)
+def peer(task: Task, share: float, work: Path) -> Program:
+    """What Torch-Pruning's Taylor importance leaves within the budget of a part, trained as parts are."""
+    path = work / f"peer-{share:.3f}.pt2"
+    if not path.exists():
+        options = split_options(task, 1)
+        learned, _ = held_out(task.labels, options.held_out, options.seed)
+        images, labels = torch.from_numpy(task.images[learned]), torch.from_numpy(task.labels[learned])
+        logits, *_, features = outputs_of(
+            with_features(task.whole), task.images[learned], torch_device=task.torch_device
+        )
+        pruned = _within(task, int(share * count_macs(task.whole)), images[:256].float(), labels[:256])
+        trained = train(
+            pruned,
+            images,
+            labels,
+            teacher=logits,
+            features=features,
+            options=options.training,
+            torch_device=task.torch_device,
+        )
+        trained.save(path)
+    return Program.load(path)
+
+
+def split_options(task: Task, parts: int) -> SplitOptions:
+    """How the whole is split, and how what comes of it is trained."""
+    padding = task.images.shape[-1] // 12
+    return SplitOptions(
+        parts=parts, epochs=task.retrain, flip=True, crop_padding=padding, torch_device=task.torch_device
+    )
 
 
 def _within(task: Task, macs: int, images: torch.Tensor, labels: torch.Tensor) -> Program:
-    """Pruned by the smallest of many ratios that is enough."""
-    for ratio in np.arange(0.2, 0.9, 0.02):
-        found = _torch_pruned(task.whole, float(ratio), images, labels)
-        if count_macs(found) <= macs:
-            return found
-    raise SystemExit(f"Torch-Pruning leaves more than {macs:,} multiply-accumulates")
+    """Pruned by the smallest ratio, in steps of a hundredth, that is enough."""
+    pruned = functools.cache(lambda percent: _torch_pruned(task.whole, percent / 100, images, labels))
+    enough = bisect.bisect_left(range(10, 95), True, key=lambda percent: count_macs(pruned(percent)) <= macs)
+    return pruned(range(10, 95)[enough])
 
 
 def _torch_pruned(whole: Program, ratio: float, images: torch.Tensor, labels: torch.Tensor) -> Program:

@@ -81,12 +81,15 @@ class TestResults:
 
     def test_json_is_the_manifest_and_latencies(self, program, data, tmp_path, capsys):
         pytest.importorskip("onnxruntime")
-        assert run([*command(program, data, tmp_path / "out", "--parts", 1), "--json"]) == 0
+        training = ("--epochs", 1, "--flip", "--crop-padding", 1)
+        assert run([*command(program, data, tmp_path / "out", "--parts", 1, *training), "--json"]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed == json.loads((tmp_path / "out/report.json").read_text())
         assert printed["manifest"] == json.loads((tmp_path / "out" / MANIFEST).read_text())
         assert set(printed["latency"]) == {"part-1", "control"}
         assert printed["whole_ms"] > 0
+        taught = Program.load(tmp_path / "out/part-1.pt2").card.steps[-1]
+        assert (taught.name, taught.options["flip"], taught.options["crop_padding"]) == ("train", True, 1)
 
     def test_without_a_runtime_nothing_is_timed(self, program, data, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(measured_splitting, "timed_here", lambda _: None)

@@ -84,13 +84,13 @@ def task_of(
     place.array("learned_from", lambda: learned)
     stored = place.images(images)
 
-    def teach() -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = outputs_of(program, stored, torch_device=options.torch_device)[
-            0
-        ].numpy()
-        return logits
+    @functools.cache
+    def taught() -> tuple[npt.NDArray[np.float32], ...]:
+        outputs = outputs_of(with_features(program), stored, torch_device=options.torch_device)
+        return outputs[0].numpy(), outputs[-1].numpy()
 
-    teacher = torch.from_numpy(place.array("teacher", teach))
+    teacher = torch.from_numpy(place.array("teacher", lambda: taught()[0]))
+    place.array("features", lambda: taught()[1])
     return Task(program, stored, labels, teacher, learned, judged, options, place)
 
 

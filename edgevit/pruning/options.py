@@ -27,6 +27,8 @@ class SplitOptions:
         grouping: "random" subsets of the classes, by "confusion", or the "best" of both.
         epochs: of training with distillation after pruning; with 0 nothing but the fusion is trained.
         lr: learning rate of that training at its highest.
+        flip: whether it mirrors half of the images left to right.
+        crop_padding: pixels by which it shifts images at most.
         calibration: images that each part is pruned with.
         held_out: share of the images on which accuracies are measured.
         seed: of everything that is drawn by chance.
@@ -44,6 +46,8 @@ class SplitOptions:
     grouping: Grouping = "best"
     epochs: int = 0
     lr: float = 3e-4
+    flip: bool = False
+    crop_padding: int = 0
     calibration: int = 256
     held_out: float = 0.2
     seed: int = 0
@@ -84,7 +88,9 @@ class SplitOptions:
     @property
     def training(self) -> TrainingOptions:
         """How parts are trained."""
-        return TrainingOptions(epochs=self.epochs, lr=self.lr, seed=self.seed)
+        return TrainingOptions(
+            epochs=self.epochs, lr=self.lr, flip=self.flip, crop_padding=self.crop_padding, seed=self.seed
+        )
 
     @property
     def crew(self) -> Workers:
@@ -95,7 +101,7 @@ class SplitOptions:
     def decisive(self) -> str:
         """Everything here that has a part in what comes out."""
         names = (
-            *("parts", "devices", "keep", "grouping", "epochs", "lr"),
+            *("parts", "devices", "keep", "grouping", "epochs", "lr", "flip", "crop_padding"),
             *("calibration", "held_out", "seed", "torch_device"),
         )
         return str({name: getattr(self, name) for name in names})

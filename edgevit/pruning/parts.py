@@ -25,7 +25,7 @@ from edgevit.pruning.training import TrainingOptions, train
 # The width of the whole, the widths of attention, and hidden widths; heads stay, as their number is small and
 # the widths within them shrink as far.
 ROLES: tuple[Role, ...] = ("residual", "query-key", "value", "hidden", "channels")
-# Images of other classes for each one of its own: a part has to tell them apart.
+# Images of other classes for each one of its own that it is pruned with: a part has to tell them apart.
 _OTHERS = 1.0
 # What a part costs is estimated; where the estimate is too low the part is cut again, for less.
 _TRIES = 4
@@ -85,13 +85,15 @@ class Material:
         images: all there are.
         labels: (n,), the class of each.
         teacher: (n, classes) float32, the logits of the whole for each.
+        features: (n, width) float32, what its classifier reads.
         learned_from: indices of those that parts may see.
     """
 
     program: bytes
     images: Images
     labels: Labels
-    teacher: np.ndarray[tuple[int, int], np.dtype[np.float32]]
+    teacher: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
     learned_from: Indices
 
 
@@ -113,14 +115,20 @@ def prune_part(plan: Plan, material: Material) -> bytes:
 
 def calibration_images(plan: Plan, material: Material) -> npt.NDArray[np.float32]:
     """Images of the part's classes and as many others, `plan.calibration` of them at most, as float32."""
-    chosen = np.random.default_rng(plan.seed).permutation(_chosen(plan, material))[: plan.calibration]
-    images = np.asarray(material.images[np.sort(chosen)], dtype=np.float32)
-    # In no order, as folders are: which images decide between ridges must not depend on their class.
-    return images[np.random.default_rng(plan.seed).permutation(len(images))]
+    indices = material.learned_from
+    own = np.isin(material.labels[indices], plan.classes)
+    mine, others = indices[own], indices[~own]
+    rng = np.random.default_rng((plan.seed, *plan.classes))
+    others = rng.choice(others, size=min(round(_OTHERS * len(mine)), len(others)), replace=False)
+    # In no order, as folders are not: which images decide between ridges must not depend on their class.
+    chosen = rng.permutation(np.concatenate([mine, others]))[: plan.calibration]
+    return np.asarray(material.images[chosen], dtype=np.float32)
 
 
 def train_part(pruned: bytes, checkpoint: Path | None, plan: Plan, material: Material) -> bytes:
-    """The part, trained on images of its classes and of others to answer as the whole does.
+    """The part, trained to answer and to see as the whole does.
+
+    It learns from images of all classes: those of others teach it features that the fusion reads as well.
 
     Args:
         pruned: what `prune_part` gave.
@@ -131,13 +139,14 @@ def train_part(pruned: bytes, checkpoint: Path | None, plan: Plan, material: Mat
     Returns:
         The bytes of its file.
     """
-    chosen = np.sort(_chosen(plan, material))
+    chosen = material.learned_from
     teacher = torch.from_numpy(np.asarray(material.teacher[chosen]))
     trained = train(
         unpacked(pruned),
         torch.from_numpy(np.asarray(material.images[chosen])),
         torch.from_numpy(own_labels(material.labels[chosen], plan.classes)),
         teacher=grouped(teacher, plan.classes),
+        features=torch.from_numpy(np.asarray(material.features[chosen])),
         options=plan.training,
         checkpoint=checkpoint,
         torch_device=plan.torch_device,
@@ -197,16 +206,6 @@ def without_durations(made: Program) -> Program:
     }
     steps = (*before, last.model_copy(update={"measured": measured}))
     return Program(made.exported, made.card.model_copy(update={"steps": steps}))
-
-
-def _chosen(plan: Plan, material: Material) -> Indices:
-    """Images of the part's classes, and as many others."""
-    indices = material.learned_from
-    own = np.isin(material.labels[indices], plan.classes)
-    mine, others = indices[own], indices[~own]
-    count = min(round(_OTHERS * len(mine)), len(others))
-    rng = np.random.default_rng((plan.seed, *plan.classes))
-    return np.concatenate([mine, rng.choice(others, size=count, replace=False)])
 
 
 def _cut(pruner: Pruner, plan: Plan) -> Program:

@@ -1,4 +1,4 @@
-"""Train a Program on its own graph: labels, a teacher's logits, or both."""
+"""Train a Program on its own graph: by labels, a teacher's logits, its features, or all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ from edgevit.graph.weights import digest
 from edgevit.progress import track
 from edgevit.pruning.augmentation import augmented
 from edgevit.pruning.checkpoint import Parameters, Progress, checkpoint_at, go_on, keep
+from edgevit.pruning.heads import with_features
 from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
+
+# Of the map from features to a teacher's, which is learned and not kept.
+_WEIGHT, _BIAS = "features.weight", "features.bias"
+# Images that it is first fitted to, and its ridge relative to the mean square of a feature.
+_FITTED, _RIDGE = 1024, 1e-2
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class TrainingOptions:
         weight_decay: of weights; biases, norms and other vectors have none.
         warm_up: share of the steps in which the rate rises to `lr`; then it falls to 0 as a cosine does.
         alpha: share that the teacher has of the loss, where there is one; the labels have the rest.
+        beta: weight of the loss of features, where the teacher's are given.
         temperature: what the logits of teacher and student are divided by before they are compared.
         label_smoothing: share of a label that is spread over all classes.
         clip: largest norm of the gradient of all parameters together; larger ones are scaled down.
@@ -55,6 +62,7 @@ class TrainingOptions:
     weight_decay: float = 0.05
     warm_up: float = 0.1
     alpha: float = 0.5
+    beta: float = 1.0
     temperature: float = 2.0
     label_smoothing: float = 0.0
     clip: float = 1.0
@@ -70,6 +78,7 @@ class TrainingOptions:
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
             "warm_up": (0 <= self.warm_up < 1, "at least 0 and below 1"),
             "alpha": (0 <= self.alpha <= 1, "0 to 1"),
+            "beta": (0 <= self.beta < math.inf, "at least 0"),
             "temperature": (0 < self.temperature < math.inf, "above 0"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             "clip": (self.clip > 0, "above 0"),
@@ -81,11 +90,19 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class _Data:
-    """What is learned from: images (n, channels, height, width), labels (n,) and a teacher's logits."""
+    """What is learned from.
+
+    Attributes:
+        images: (n, channels, height, width).
+        labels: (n,).
+        teacher: (n, classes), its logits; None without one.
+        features: (n, width), its features, normalised; None for none.
+    """
 
     images: Tensor
     labels: Tensor
     teacher: Tensor | None
+    features: Tensor | None
 
 
 def train(
@@ -94,6 +111,7 @@ def train(
     labels: Tensor,
     *,
     teacher: Tensor | None = None,
+    features: Tensor | None = None,
     options: TrainingOptions | None = None,
     checkpoint: Path | None = None,
     torch_device: str = "cpu",
@@ -103,6 +121,10 @@ def train(
     The loss of a batch is, with temperature T (Hinton et al., arXiv 1503.02531)::
 
         alpha T^2 KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) cross entropy(logits, labels)
+
+    and, where the teacher's features are given, beta times the mean squared error of a linear map from the
+    program's features to theirs, each brought to variance 1 (FitNets, Romero et al., arXiv 1412.6550). The
+    map starts as the ridge regression of what is there before training, learns along and is thrown away.
 
     The graph is one of evaluation and is trained as it stands: statistics of batch norms are constants (or
     were folded into other layers), and what dropout there was is gone. An epoch leaves out the images that
@@ -115,6 +137,7 @@ def train(
             device; batches become float32 on `torch_device`.
         labels: (n,), the class of each image, of those that the first output tells apart.
         teacher: (n, classes) logits to come close to, of the same classes; None learns from labels alone.
+        features: (n, width), what the classifier of the teacher reads; None for none.
         options: rates and lengths.
         checkpoint: a file that is written after each epoch, and from which an interrupted run goes on; it
             is gone when the run ends.
@@ -125,12 +148,13 @@ def train(
         there are no epochs.
 
     Raises:
-        EdgevitError: when images, labels, teacher, options and program do not fit one another, the loss
-            becomes infinite or NaN, or the checkpoint is of another run.
+        EdgevitError: when images, labels, teacher, features, options and program do not fit one another, the
+            loss becomes infinite or NaN, or the checkpoint is of another run; with features, when the program
+            has no classifier (`edgevit.pruning.heads.classifier_of`).
     """
     options = options or TrainingOptions()
     check_device(torch_device)
-    data = _Data(images, labels, teacher)
+    data = _Data(images, labels, teacher, None if features is None else _normalised(features))
     _check_data(program, data, options)
     if options.epochs == 0:
         return program
@@ -151,28 +175,30 @@ class _Training:
     """
 
     def __init__(self, program: Program, data: _Data, options: TrainingOptions, torch_device: str) -> None:
-        copied = moved(program, torch_device)
+        copied = moved(program if data.features is None else with_features(program), torch_device)
         self.parameters = {
             path: torch.nn.Parameter(value.detach().clone())
             for path, value in copied.exported.named_parameters()
             if value.is_floating_point()
         }
         self._module = copied.module
-        self._optimizer = optimizer_of(list(self.parameters.values()), options.weight_decay)
         self._data = data
         self._options = options
         self._device = torch_device
+        self._map = {} if data.features is None else self._first_map(data.features)
+        self._learned = self.parameters | self._map
+        self._optimizer = optimizer_of(list(self._learned.values()), options.weight_decay)
 
     def run(self, checkpoint: Checkpoint | None) -> Progress:
         """Train to the end, from where the checkpoint stands."""
-        progress = Progress() if checkpoint is None else go_on(checkpoint, self.parameters, self._optimizer)
+        progress = Progress() if checkpoint is None else go_on(checkpoint, self._learned, self._optimizer)
         for epoch in range(len(progress.losses), self._options.epochs):
             started = time.monotonic()
             loss = self._epoch(epoch)
             seconds = progress.seconds + time.monotonic() - started
             progress = Progress((*progress.losses, loss), seconds)
             if checkpoint is not None:
-                keep(checkpoint, self.parameters, self._optimizer, progress)
+                keep(checkpoint, self._learned, self._optimizer, progress)
         return progress
 
     def _epoch(self, epoch: int) -> float:
@@ -186,7 +212,7 @@ class _Training:
             done = (epoch * len(chunks) + index + 1) / (options.epochs * len(chunks) + 1)
             losses.append(self._step(chosen, generator, options.lr * rate(done, options.warm_up)))
         loss = float(torch.stack(losses).mean())
-        finite = all(bool(torch.isfinite(value).all()) for value in self.parameters.values())
+        finite = all(bool(torch.isfinite(value).all()) for value in self._learned.values())
         if not (math.isfinite(loss) and finite):
             raise EdgevitError(
                 f"lr: in epoch {epoch + 1} the loss was no number any more (NaN or infinity); "
@@ -201,11 +227,15 @@ class _Training:
         )
         labels = self._taken(self._data.labels, chosen)
         teacher = None if self._data.teacher is None else self._taken(self._data.teacher, chosen).float()
-        logits = _first(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
-        loss = _loss(logits, labels, teacher, self._options)
+        outputs = _several(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
+        loss = _loss(outputs[0], labels, teacher, self._options)
+        if self._data.features is not None:
+            wanted = self._taken(self._data.features, chosen).float()
+            found = functional.linear(outputs[-1], self._map[_WEIGHT], self._map[_BIAS])
+            loss = loss + self._options.beta * functional.mse_loss(found, wanted)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), self._options.clip)
+        torch.nn.utils.clip_grad_norm_(self._learned.values(), self._options.clip)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
@@ -214,10 +244,34 @@ class _Training:
     def _taken(self, values: Tensor, chosen: Tensor) -> Tensor:
         return values[chosen.to(values.device)].to(self._device)
 
+    def _first_map(self, wanted: Tensor) -> Parameters:
+        """The ridge regression of the teacher's features on the program's, before it is trained."""
+        own = []
+        with torch.no_grad():
+            for start in range(0, min(len(wanted), _FITTED), self._options.batch):
+                stop = min(start + self._options.batch, len(wanted), _FITTED)
+                images = self._taken(self._data.images, torch.arange(start, stop)).float()
+                outputs = torch.func.functional_call(self._module, dict(self.parameters), (images,))
+                own.append(_several(outputs)[-1].double())
+        read = torch.cat(own)
+        wanted = wanted[: len(read)].to(read)
+        offset, mean = read.mean(0), wanted.mean(0)
+        square = (read - offset).T @ (read - offset)
+        ridge = _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
+        weight = torch.linalg.solve(square + ridge, (read - offset).T @ (wanted - mean)).T
+        found = {_WEIGHT: weight, _BIAS: mean - weight @ offset}
+        return {name: torch.nn.Parameter(value.float()) for name, value in found.items()}
 
-def _first(outputs: Any) -> Tensor:
-    logits: Tensor = outputs[0] if isinstance(outputs, tuple | list) else outputs
-    return logits
+
+def _several(outputs: Any) -> tuple[Tensor, ...]:
+    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Each feature with mean 0 and variance 1; one that never changes is 0."""
+    features = features.float()
+    deviation = features.std(dim=0, correction=0)
+    return (features - features.mean(dim=0)) / torch.where(deviation > 0, deviation, 1.0)
 
 
 def _loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, options: TrainingOptions) -> Tensor:
@@ -240,7 +294,12 @@ def _with_parameters(
             editor.set_value(node, parameters[editor.path(node)].detach().cpu())
     step = Step(
         name="train",
-        options={**asdict(options), "images": len(data.images), "teacher": data.teacher is not None},
+        options={
+            **asdict(options),
+            "images": len(data.images),
+            "teacher": data.teacher is not None,
+            "features": data.features is not None,
+        },
         measured={"seconds": round(progress.seconds, 1), "loss": progress.losses[-1]},
     )
     return Program(editor.finish("train").exported, program.card.with_step(step))
@@ -248,7 +307,7 @@ def _with_parameters(
 
 def _run_of(program: Program, data: _Data, options: TrainingOptions) -> str:
     """What identifies a run: its checkpoint is of use to no other."""
-    tensors = {"images": data.images, "labels": data.labels, "teacher": data.teacher}
+    tensors = vars(data)
     given = digest((name, value) for name, value in tensors.items() if value is not None)
     return f"{digest(program.exported.state_dict.items())} {given} {json.dumps(asdict(options))}"
 
@@ -268,3 +327,5 @@ def _check_data(program: Program, data: _Data, options: TrainingOptions) -> None
     check_labels(data.labels, count, classes)
     if data.teacher is not None and tuple(data.teacher.shape) != (count, classes):
         raise EdgevitError(f"teacher: its logits are {tuple(data.teacher.shape)}, not {(count, classes)}")
+    if data.features is not None and (data.features.ndim != 2 or len(data.features) != count):
+        raise EdgevitError(f"features: they are {tuple(data.features.shape)}; ({count}, width) are needed")

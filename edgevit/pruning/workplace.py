@@ -25,7 +25,7 @@ from edgevit.pruning.parts import Material, packed
 _VERSION = 1
 _RUN = "run.json"
 _PROGRAM = "program.pt2"
-_ARRAYS = ("images", "labels", "teacher", "learned_from")
+_ARRAYS = ("images", "labels", "teacher", "features", "learned_from")
 A = TypeVar("A", bound=npt.NDArray[np.generic])
 
 # Images that are converted and hashed at once.

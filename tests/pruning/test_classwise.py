@@ -193,8 +193,10 @@ class TestOptions:
     def test_training_brings_a_part_nearer_to_the_whole(self):
         small = Budget(MACS // 6, BYTES // 6, "", "")
         plan = Plan("part-1", (0, 3), small, 256, TrainingOptions(epochs=6, lr=1e-3), "cpu")
-        teacher = learned().run(IMAGES)[0]
-        material = Material(packed(learned(), "whole"), IMAGES, CLASSES, teacher, np.arange(len(IMAGES)))
+        teacher, features = with_features(learned()).run(IMAGES)
+        material = Material(
+            packed(learned(), "whole"), IMAGES, CLASSES, teacher, features, np.arange(len(IMAGES))
+        )
         pruned = prune_part(plan, material)
         trained = train_part(pruned, None, plan, material)
         assert far(unpacked(trained), plan.classes) < 0.8 * far(unpacked(pruned), plan.classes)

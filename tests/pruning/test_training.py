@@ -109,6 +109,51 @@ def test_with_alpha_0_the_teacher_says_nothing():
     assert_same_bits(told, train(NET, data, labels, options=options))
 
 
+def features_of(program: Program, data: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(with_features(program).run(data.numpy())[-1])
+
+
+def unexplained(program: Program, wanted: torch.Tensor, data: torch.Tensor) -> float:
+    """Of the variance of features, what no linear map from a program's own gives."""
+    own = features_of(program, data)
+    own = torch.cat([own, torch.ones(len(own), 1)], dim=1)
+    wanted = wanted - wanted.mean(0)
+    left = wanted - own @ torch.linalg.lstsq(own, wanted, driver="gelsd").solution
+    return float(left.square().sum() / wanted.square().sum())
+
+
+def test_features_of_a_teacher_are_followed_where_labels_and_logits_say_nothing():
+    data, labels = toy()
+    teacher = train(QUARTERS, data, labels, options=TrainingOptions(epochs=15, batch=32, lr=1e-2))
+    wanted = features_of(teacher, data)
+    torch.manual_seed(7)
+    start = program_of(Quarters(), SHAPE)
+    given = {"labels": torch.zeros_like(labels), "teacher": torch.zeros(len(data), CLASSES)}
+    options = TrainingOptions(epochs=10, batch=32, lr=1e-2, alpha=1.0, beta=10.0)
+    told = train(start, data, features=wanted, options=options, **given)
+    untold = train(start, data, options=options, **given)
+    assert unexplained(told, wanted, data) < 0.5 * unexplained(untold, wanted, data)
+    assert told.card.outputs == start.card.outputs
+    assert told.card.steps[-1].options["features"] is True
+
+
+def test_with_beta_0_features_say_nothing():
+    data, labels = toy(64)
+    told = train(
+        NET, data, labels, features=torch.randn(64, 5), options=TrainingOptions(epochs=2, beta=0.0, clip=1e9)
+    )
+    untold = train(NET, data, labels, options=TrainingOptions(epochs=2, clip=1e9))
+    for path, value in told.exported.state_dict.items():
+        assert torch.allclose(value, untold.exported.state_dict[path], atol=1e-6), path
+
+
+def test_a_feature_that_never_changes_is_no_harm():
+    data, labels = toy(32)
+    wanted = torch.cat([torch.ones(32, 1), torch.randn(32, 3)], dim=1)
+    found = train(NET, data, labels, features=wanted, options=FEW)
+    assert all(bool(torch.isfinite(value).all()) for value in found.exported.state_dict.values())
+
+
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_the_loss_is_the_one_that_is_documented(temperature):
     student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
@@ -213,9 +258,11 @@ def interrupted(monkeypatch, path, epochs: int, **changes) -> None:
 OPTIONS = {"epochs": 4, "batch": 8, "lr": 1e-2, "flip": True, "crop_padding": 1}
 
 
-def run(path=None, *, program: Program = NET, data=None, teacher=None, **changes) -> Program:
+def run(path=None, *, program: Program = NET, data=None, teacher=None, features=None, **changes) -> Program:
     options = TrainingOptions(**(OPTIONS | changes))
-    return train(program, *(data or toy(32)), teacher=teacher, options=options, checkpoint=path)
+    return train(
+        program, *(data or toy(32)), teacher=teacher, features=features, options=options, checkpoint=path
+    )
 
 
 @every
@@ -229,6 +276,12 @@ def test_a_run_that_goes_on_gives_the_bits_of_one_that_never_stopped(monkeypatch
         assert_same_bits(found, whole)
         assert found.card.steps[-1].measured["loss"] == whole.card.steps[-1].measured["loss"]
         assert not path.exists()
+
+
+def test_the_map_of_features_goes_on_as_well(monkeypatch, tmp_path):
+    path, features = tmp_path / "a.checkpoint", torch.randn(32, 5, generator=torch.manual_seed(0))
+    interrupted(monkeypatch, path, 2, features=features)
+    assert_same_bits(run(path, features=features), run(features=features))
 
 
 def test_a_run_can_be_interrupted_again_and_again(monkeypatch, tmp_path):
@@ -261,6 +314,7 @@ def test_the_file_of_another_run_is_refused_and_kept(monkeypatch, tmp_path):
         {"program": QUARTERS},
         {"data": toy(32, seed=1)},
         {"teacher": torch.zeros(32, CLASSES)},
+        {"features": torch.randn(32, 2)},
     ]
     for other in others:
         with pytest.raises(EdgevitError, match=r"a\.checkpoint was left by a training of another model"):
@@ -340,9 +394,16 @@ def test_what_does_not_fit_is_refused(data, teacher, sentence):
         train(NET, *data, teacher=teacher)
 
 
+@pytest.mark.parametrize("shape", [(7, 3), (8,)])
+def test_features_that_do_not_fit_are_refused(shape):
+    with pytest.raises(EdgevitError, match=r"^features: they are .*; \(8, width\) are needed"):
+        train(NET, *toy(8), features=torch.zeros(shape))
+
+
 @pytest.mark.parametrize(
     ("option", "value", "right"),
     [
+        ("beta", -1.0, "at least 0"),
         ("epochs", -1, "at least 0"),
         ("batch", 0, "at least 1"),
         ("lr", 0.0, "above 0 and at most 1"),
