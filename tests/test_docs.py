@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -58,16 +59,28 @@ def carry_out(command: str) -> None:
                 pytest.fail(f"not known here: {command}")
 
 
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> tuple[list[str], Path]:
-    """The commands that write the images and capture the model that most pages go on from, carried out."""
-    folder = tmp_path_factory.mktemp("digits")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    beginning = commands(examples(ROOT / "README.md")[0][1])[:2]
-    with contextlib.chdir(folder):
-        for command in beginning:
+@dataclass
+class Session:
+    """Commands that were carried out, on whichever page each came first."""
+
+    made: dict[str, list[Path]] = field(default_factory=dict)
+
+    def carry_out(self, command: str, folder: Path) -> None:
+        """In a page's folder, or put there what the very same command has made for another page."""
+        if command not in self.made:
+            before = {*folder.iterdir()}
             carry_out(command)
-    return beginning, folder
+            self.made[command] = [path for path in folder.iterdir() if path not in before]
+            names = [path.name for paths in self.made.values() for path in paths]
+            assert len(names) == len({*names}), f"{command} makes what another command makes elsewhere"
+        else:
+            for path in self.made[command]:
+                (folder / path.name).symlink_to(path)
+
+
+@pytest.fixture(scope="session")
+def session() -> Session:
+    return Session()
 
 
 def test_there_are_examples():
@@ -75,19 +88,16 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("page", with_examples(), ids=lambda page: page.stem)
-def test_the_examples_of_a_page_run_in_order(page, digits, tmp_path, monkeypatch):
+def test_the_examples_of_a_page_run_in_order(page, session, tmp_path, monkeypatch):
     found = examples(page)
-    beginning, made = digits
-    for path in made.iterdir():
-        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     for kind, text in found:
         if kind == "python":
             exec(text, {"__name__": "__main__"})  # noqa: S102 - our own pages
         else:
             for command in commands(text):
-                if command not in beginning:
-                    carry_out(command)
+                session.carry_out(command, tmp_path)
 
 
 @pytest.mark.slow
