@@ -133,15 +133,7 @@ class TestGoingOn:
             assert errors == f"error: interrupted; {hint}\n"
         # Not even the time to say goodbye.
         self.interrupted(arguments, signal.SIGKILL, tmp_path / "out", when="*.training")
-        result = subprocess.run(
-            [*EDGEVIT, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-        assert result.returncode == 0, result.stderr
+        assert run(arguments) == 0
         whole = command(program, data, tmp_path / "whole", *options[:-1], 1)
         assert run(whole) == 0
         for name in WRITTEN:
