@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
-# Everything, the tests that take minutes as well.
+# Everything, the tests marked `slow` as well.
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 

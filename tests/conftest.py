@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,16 @@ def tiny_model(num_classes: int = 3) -> TinyHybrid:
     """The factory that `tests.conftest:tiny_model` names."""
     torch.manual_seed(0)
     return TinyHybrid(num_classes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_loaded_stays() -> None:
+    """Nothing that lives before a module's tests is looked through for garbage while they run.
+
+    Converters collect garbage on every run, through every object of every library that was ever imported.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

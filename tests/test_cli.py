@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,12 @@ def edgevit(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess
         env=environment,
         timeout=300,
     )
+
+
+def answer(capsys, *arguments: object) -> dict[str, Any]:
+    """Run in this process; what it prints as JSON."""
+    assert run([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
 
 
 def refused(capsys, status: int, *arguments: object) -> str:
@@ -66,7 +73,8 @@ def test_every_command_has_help_and_the_function_of_its_name(name, capsys):
     assert callable(getattr(home, name.replace("-", "_")))
 
 
-def test_the_whole_path_by_hand(tmp_path, image_folder):
+def test_the_whole_path_by_hand(tmp_path, image_folder, capsys):
+    """What says much in processes of their own; what is asked for as JSON in this one."""
     (tmp_path / "labels.txt").write_text("circle\nsquare\ncross\n")
     pt2, folder = tmp_path / "tiny.pt2", tmp_path / "out"
     captured = edgevit("capture", *FACTORY, "--labels", tmp_path / "labels.txt", "-o", pt2)
@@ -74,48 +82,33 @@ def test_the_whole_path_by_hand(tmp_path, image_folder):
     assert "3 classes" in captured.stdout
     assert f"next: edgevit export {pt2}" in captured.stdout
     assert captured.stderr == ""
-    inspected = json.loads(edgevit("inspect", pt2, "--json").stdout)
+    inspected = answer(capsys, "inspect", pt2)
     assert inspected["card"]["labels"] == ["circle", "square", "cross"]
     assert inspected["input_shape"] == ["batch", 3, 16, 16]
     exported = edgevit("export", pt2, "--to", "onnx", "-o", folder)
     assert exported.returncode == 0, exported.stderr
     assert "-[x] logits: largest difference" in exported.stdout
     artefact = folder / "model.onnx"
-    verified = json.loads(edgevit("verify", artefact, "--against", pt2, "--json").stdout)
+    verified = answer(capsys, "verify", artefact, "--against", pt2)
     assert verified["passed"] is True
     assert set(verified["outputs"][0]) >= {"max_abs", "rel", "cosine", "top1_agreement", "passed"}
-    evaluated = [
-        json.loads(edgevit("evaluate", model, "--data", image_folder, "--json").stdout)
-        for model in (pt2, artefact)
-    ]
+    evaluated = [answer(capsys, "evaluate", model, "--data", image_folder) for model in (pt2, artefact)]
     assert evaluated[0]["top1"] == evaluated[1]["top1"]
     assert set(evaluated[0]) >= {"top1", "top5", "n", "runtime"}
-    profiled = json.loads(
-        edgevit("profile", artefact, "--threads", 1, "--runs", 5, "--seconds", 0, "--json").stdout
-    )
+    profiled = answer(capsys, "profile", artefact, "--threads", 1, "--runs", 5, "--seconds", 0)
     assert set(profiled) >= {
         *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "std_ms", "runs", "first_ms", "load_ms"),
         *("peak_memory_mb", "threads", "runtime"),
     }
 
 
-def test_deploy_prints_the_report_last(tmp_path, image_folder):
+def test_deploy_prints_the_report_last(tmp_path, image_folder, capsys):
     result = edgevit("deploy", *FACTORY, "--data", image_folder, "-o", tmp_path / "out", "--threads", 1)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
-    as_json = edgevit(
-        "deploy",
-        *FACTORY,
-        "--data",
-        image_folder,
-        "-o",
-        tmp_path / "out",
-        "--force",
-        "--json",
-        "--threads",
-        1,
-    )
-    assert json.loads(as_json.stdout) == json.loads((tmp_path / "out" / "report.json").read_text())
+    options = ("--data", image_folder, "-o", tmp_path / "out", "--force", "--threads", 1)
+    as_json = answer(capsys, "deploy", *FACTORY, *options)
+    assert as_json == json.loads((tmp_path / "out" / "report.json").read_text())
 
 
 def test_a_dry_run_does_nothing(tmp_path, image_folder, capsys):
@@ -229,7 +222,7 @@ class TestMistakes:
         assert "this is a bug in edgevit" in sentence
 
 
-@pytest.mark.parametrize("seconds", [1.0, 4.0, 8.0])
+@pytest.mark.parametrize("seconds", [1.0, 4.0, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_nothing_behind(tmp_path, image_folder, seconds):
     """Interrupted while importing, exporting or measuring: one sentence, status 130, no output."""
     process = subprocess.Popen(

@@ -24,6 +24,7 @@ from edgevit.compression import CompressResult, compress
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.profiling import quantized as measuring
+from edgevit.profiling import relative as relative_module
 from edgevit.profiling.quantized import Candidate, MeasuredPlacement
 from edgevit.profiling.relative import Relative, relative
 from edgevit.profiling.turns import medians_in_turns
@@ -53,7 +54,8 @@ PLACED = (*QUICK, "--placement", "layers")
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result's speed is a number, not measured; what is measured takes few runs."""
     monkeypatch.setattr(compression, "relative", lambda *_: Relative(0.5, 0.25))
-    monkeypatch.setattr(measuring, "medians_in_turns", functools.partial(medians_in_turns, seconds=0))
+    for module in (measuring, relative_module):
+        monkeypatch.setattr(module, "medians_in_turns", functools.partial(medians_in_turns, seconds=0))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,25 +77,54 @@ def test_images_without_labels_cannot_be_evaluated(tiny_pt2, image_folder):
         evaluate(tiny_pt2, data=image_folder / "circle")
 
 
-def test_vit_tiny_keeps_its_accuracy_on_imagenet(shared, tmp_path):
-    """The published weights, in torch and in ONNX Runtime, on 650 validation images."""
+@pytest.fixture(scope="module")
+def vit_tiny(shared):
+    """The published weights."""
     from edgevit import capture
-    from edgevit.export import export
     from edgevit.graph.torchvision_shim import make_torchvision_importable
 
     make_torchvision_importable()
     pytest.importorskip("timm")
-    program = capture(
+    return capture(
         "timm:vit_tiny_patch16_224",
         weights=shared / "weights" / "vit_tiny_patch16_224.safetensors",
         mean=(0.5,) * 3,
         std=(0.5,) * 3,
         labels=shared / "data" / "imagenet-labels.txt",
     )
+
+
+@pytest.fixture(scope="module")
+def few(shared, tmp_path_factory):
+    """The first 60 of the validation images."""
+    data, folder = shared / "data" / "imagenet-val", tmp_path_factory.mktemp("few")
+    rows = (data / "labels.csv").read_text().splitlines()[:61]
+    (folder / "labels.csv").write_text("\n".join(rows))
+    for row in rows[1:]:
+        shutil.copy(data / row.partition(",")[0], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit_tiny_onnx(vit_tiny, few, tmp_path_factory):
+    from edgevit.export import export
+
+    return export(vit_tiny, output=tmp_path_factory.mktemp("vit-tiny") / "out", data=few).artefacts[0]
+
+
+def test_vit_tiny_in_onnx_runtime_sees_what_it_sees_in_torch(vit_tiny, vit_tiny_onnx, few):
+    assert vit_tiny_onnx.verification.outputs[0].rel <= 1e-5
+    in_torch, in_onnx = (evaluate(model, data=few) for model in (vit_tiny, vit_tiny_onnx.path))
+    assert in_torch.n == 60
+    assert in_torch.top1 > 75
+    assert in_torch.predictions == in_onnx.predictions
+
+
+@pytest.mark.slow
+def test_vit_tiny_keeps_its_accuracy_on_imagenet(shared, vit_tiny, vit_tiny_onnx):
+    """In torch and in ONNX Runtime, on 650 validation images."""
     data = shared / "data" / "imagenet-val"
-    exported = export(program, output=tmp_path, data=data).artefacts[0]
-    assert exported.verification.outputs[0].rel <= 1e-5
-    in_torch, in_onnx = evaluate(program, data=data), evaluate(exported.path, data=data)
+    in_torch, in_onnx = evaluate(vit_tiny, data=data), evaluate(vit_tiny_onnx.path, data=data)
     assert in_torch.n == 650
     # The reference, 83.08 %, is of a plain centre crop; the card's own transform resizes first.
     assert in_torch.top1 == pytest.approx(84.0, abs=0.2)

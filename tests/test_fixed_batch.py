@@ -5,6 +5,7 @@ import torch
 
 from edgevit.graph.fixed_batch import with_fixed_batch
 from edgevit.graph.program import Program, export_module
+from tests.conformance import program_of as zoo_program
 from tests.rewrites.helpers import operators, program_of
 from tests.zoo import MODELS, example
 
@@ -20,8 +21,8 @@ def traced(program: Program, batch: int) -> Program:
 
 @pytest.mark.parametrize("name", [*FAST, *SLOW])
 def test_it_is_the_graph_that_tracing_gives(name):
-    module, shape = MODELS[name]()
-    program = program_of(module, shape)
+    program = zoo_program(name)
+    shape = tuple(int(size) for size in program.input_shape[1:])
     text = str(program.graph)
     fixed, expected = program.with_batch(2), traced(program, 2)
     assert operators(fixed) == operators(expected)

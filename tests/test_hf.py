@@ -47,7 +47,11 @@ def dinov2(transformers):
     )
 
 
-@pytest.fixture(scope="module", params=[mobilevit, mobilevitv2, dinov2], ids=lambda build: build.__name__)
+@pytest.fixture(
+    scope="module",
+    params=[mobilevit, pytest.param(mobilevitv2, marks=pytest.mark.slow), dinov2],
+    ids=lambda build: build.__name__,
+)
 def saved(request, transformers, tmp_path_factory):
     """A folder as `save_pretrained` leaves it, and the model in it."""
     torch.manual_seed(0)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from edgevit.errors import EdgevitError
 from edgevit.files import resumable
+from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.profiling import quantized as measuring
+from edgevit.profiling import relative as relative_module
 from edgevit.profiling.quantized import (
     Candidate,
     MeasuredPlacement,
@@ -25,6 +29,7 @@ from edgevit.quant.levels import Level
 from edgevit.quant.operators import is_layer, weight_of
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.quantizing import quantize
+from tests.rewrites.helpers import program_of
 
 INPUTS, INTEGER = Level.INPUTS, Level.INTEGER
 W8A8 = bit_widths("w8a8")
@@ -36,18 +41,32 @@ REGIONS = {
 }
 
 
-@pytest.fixture
-def few_runs(monkeypatch):
-    monkeypatch.setattr(measuring, "medians_in_turns", functools.partial(medians_in_turns, seconds=0))
+@pytest.fixture(scope="module")
+def few_runs():
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (measuring, relative_module):
+            patch.setattr(module, "medians_in_turns", functools.partial(medians_in_turns, seconds=0))
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_program, few_runs):
+    pytest.importorskip("onnxruntime")
+    return measure_placement(tiny_program, to="onnx", bits=W8A8)
 
 
 @pytest.fixture
 def ratios(monkeypatch):
     """Instead of measuring: every artefact takes as long as its float counterpart times the next number."""
 
+    def unwritten(bench: measuring._Bench, _: Program, name: str) -> Path:
+        (path := bench.folder / name).touch()
+        return path
+
     def give(*numbers: float) -> list[int]:
         left = list(numbers)
         monkeypatch.setattr(measuring, "medians_in_turns", lambda _: [2.0, 2.0 * left.pop(0)])
+        monkeypatch.setattr(measuring._Bench, "_written", unwritten)
         return left
 
     return give
@@ -82,27 +101,32 @@ class TestGains:
 class TestMeasuring:
     """Real files, timed; what is asserted does not depend on the times."""
 
-    @pytest.mark.parametrize("to", ["onnx", "tflite"])
-    def test_every_region_has_its_candidates(self, tiny_program, few_runs, to):
-        pytest.importorskip({"onnx": "onnxruntime", "tflite": "litert_torch"}[to])
-        found = measure_placement(tiny_program, to=to, bits=W8A8)
-        tried = [(item.region, item.layers, item.level) for item in found.candidates]
-        linear = ["INPUTS", "INTEGER"] if to == "onnx" else ["INTEGER"]
+    def test_every_region_has_its_candidates(self, measured):
+        tried = [(item.region, item.layers, item.level) for item in measured.candidates]
         assert tried == [
             ("dense convolution at 4x4", 1, "INTEGER"),
-            *(("linear on 16 tokens", 1, level) for level in linear),
-            *(("linear on one vector", 1, level) for level in linear),
+            *(("linear on 16 tokens", 1, level) for level in ("INPUTS", "INTEGER")),
+            *(("linear on one vector", 1, level) for level in ("INPUTS", "INTEGER")),
         ]
-        assert found.format == to
+        assert measured.format == "onnx"
+        assert measured.float_ms > 0
+        assert all(item.ratio > 0 for item in measured.candidates)
+
+    def test_in_tflite_a_layer_is_float_or_integer(self, few_runs):
+        pytest.importorskip("litert_torch")
+        layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+        program = program_of(nn.Sequential(*layers), (3, 8, 8))
+        found = measure_placement(program, to="tflite", bits=W8A8)
+        tried = [(item.region, item.layers, item.level) for item in found.candidates]
+        assert tried == [("dense convolution at 6x6", 1, "INTEGER"), ("linear on one vector", 1, "INTEGER")]
+        assert found.format == "tflite"
         assert found.float_ms > 0
         assert all(item.ratio > 0 for item in found.candidates)
 
-    def test_the_levels_are_taken_by_quantize(self, tiny_program, few_runs):
-        pytest.importorskip("onnxruntime")
-        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
-        assert found.levels
-        result = quantize(tiny_program, IMAGES, levels=found.levels, method="minmax")
-        assert dict(result.levels) == dict(found.levels)
+    def test_the_levels_are_taken_by_quantize(self, tiny_program, measured, few_runs):
+        assert measured.levels
+        result = quantize(tiny_program, IMAGES, levels=measured.levels, method="minmax")
+        assert dict(result.levels) == dict(measured.levels)
         found = relative(tiny_program, result.program, "onnx")
         assert found.latency > 0
         assert found.size > 0
@@ -117,7 +141,6 @@ class TestMeasuring:
 
 class TestChoosing:
     def test_the_fastest_plan_is_chosen(self, tiny_program, ratios):
-        pytest.importorskip("onnxruntime")
         # The regions at each level; then the plans: by region, by kind, everything.
         left = ratios(1.1, 0.8, 0.9, 0.99, 1.0, 0.75, 0.7, 1.3)
         found = measure_placement(tiny_program, to="onnx", bits=W8A8)
@@ -134,7 +157,6 @@ class TestChoosing:
         }
 
     def test_where_float_is_fastest_it_is_said(self, tiny_program, ratios):
-        pytest.importorskip("onnxruntime")
         # No plan but everything is left to measure.
         left = ratios(1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
         found = measure_placement(tiny_program, to="onnx", bits=W8A8)
@@ -144,7 +166,6 @@ class TestChoosing:
         assert set(found.levels.values()) == {INTEGER}
 
     def test_excluded_layers_are_in_no_region(self, tiny_program, ratios):
-        pytest.importorskip("onnxruntime")
         ratios(0.9, 0.9, 0.9, 0.9, 0.9, 0.9)
         found = measure_placement(tiny_program, to="onnx", bits=W8A8, exclude=["qkv"])
         assert [item.region for item in found.candidates] == [

@@ -60,7 +60,8 @@ def test_without_a_block_the_rest_is_the_whole_with_its_result_zero(name):
     ("name", "count"),
     [
         ("deit_tiny", 24),
-        ("levit_128s", 20),
+        ("hf_levit", 8),
+        pytest.param("levit_128s", 20, marks=pytest.mark.slow),
         pytest.param("swin_tiny", 24, marks=pytest.mark.slow),
         # Two of convolutions, ten of attention, whose inputs are views of what they are added to, ten MLPs.
         pytest.param("tiny_vit_5m", 22, marks=pytest.mark.slow),

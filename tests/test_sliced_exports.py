@@ -15,7 +15,14 @@ from edgevit.graph.slicing import slice_axes
 from tests.conformance import CONVERTERS, PRECISIONS, half_rounding, program_of, try_program
 from tests.zoo import TIMM
 
-FAST = {"mobilevit_xxs"}
+# The converter to TFLite takes a second for every ten operators: what it gets is small.
+FAST = {
+    *(("mobilevit_xxs", "fp32", format_name) for format_name in ("onnx", "coreml")),
+    ("hf_swiftformer", "fp32", "tflite"),
+}
+CASES = [
+    (name, precision, to) for name in (*TIMM, "hf_swiftformer") for precision in PRECISIONS for to in FORMATS
+]
 
 
 @functools.cache
@@ -36,18 +43,9 @@ def most(axis: Axis, source: random.Random) -> list[int]:
     return sorted(source.sample(range(axis.size), source.randint(-(-axis.size // 2), axis.size - 1)))
 
 
-def speed(name: str, precision: str):
-    return () if name in FAST and precision == "fp32" else pytest.mark.slow
-
-
-@pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        pytest.param(name, precision, marks=speed(name, precision))
-        for name in TIMM
-        for precision in PRECISIONS
-    ],
+    ("name", "precision", "format_name"),
+    [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow) for case in CASES],
 )
 def test_a_sliced_model_computes_the_same_in_every_format(name, precision, format_name):
     pytest.importorskip(CONVERTERS[format_name])

@@ -20,12 +20,15 @@ from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.split_projections import split_projections
 from edgevit.graph.slicing import slice_axes, slice_axis
 from tests import zoo
+from tests.conformance import program_of as zoo_program
 from tests.masking import masked
 from tests.rewrites.helpers import program_of
 
 SIZED = (3, 8, 8)
 # Plain, with convolutions before tokens, and with a feature map between: the others are the same but slow.
-FEW = ("deit_tiny", "levit_128s", "mobilevit_xxs")
+FEW = ("deit_tiny", "hf_levit", "mobilevit_xxs")
+# Attention over channels, and in windows.
+OTHERS = ("edgenext_xxs", "hf_swin")
 # Those whose query, key and value are the result of one layer, taken apart by an unbind.
 FUSED = ("deit_tiny", "mobilevit_xxs", "edgenext_xxs", "swin_tiny")
 
@@ -36,8 +39,7 @@ def models(fast: Collection[str]) -> list[Any]:
 
 @functools.cache
 def prepared(name: str) -> Program:
-    module, shape = zoo.MODELS[name]()
-    return prepare_for_export(program_of(module, shape))
+    return prepare_for_export(zoo_program(name))
 
 
 def images_of(program: Program) -> torch.Tensor:
@@ -97,7 +99,7 @@ def test_a_slice_of_any_axis_is_the_whole_with_the_rest_zero(name):
             assert not torch.equal(masked(program, keep, images), whole), f"{axis.name} is of no consequence"
 
 
-@pytest.mark.parametrize("name", models(zoo.TIMM))
+@pytest.mark.parametrize("name", models((*FEW, *OTHERS)))
 def test_all_axes_can_be_sliced_at_once(name):
     program, source = prepared(name), random.Random(1)
     keep, images = {axis: some(axis, source) for axis in free(program)}, images_of(program)

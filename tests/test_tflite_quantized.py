@@ -186,8 +186,18 @@ def test_kernels_of_16_bits_differ_by_a_few_steps(files):
     assert info.options["activation_bits"] == {"16": 9}
 
 
-@pytest.mark.parametrize("layer", ["conv2d", "conv2d_1", "conv2d_2", "linear"])
-@pytest.mark.parametrize("placement", ["layers", "full"])
+# Of integers throughout, each layer by itself; of integers in layers alone, one stands for all.
+@pytest.mark.parametrize(
+    ("placement", "layer"),
+    [
+        *(("full", layer) for layer in ("conv2d", "conv2d_1", "conv2d_2", "linear")),
+        ("layers", "conv2d_1"),
+        *(
+            pytest.param("layers", layer, marks=pytest.mark.slow)
+            for layer in ("conv2d", "conv2d_2", "linear")
+        ),
+    ],
+)
 def test_layers_of_16_bits_among_others_of_8_are_integer_kernels(tmp_path, placement, layer):
     program = mixed(program_of(Small(), size=(8, 8)), placement=placement, layers=[layer])
     info = to_tflite(program, tmp_path / "mixed.tflite")
@@ -273,7 +283,7 @@ def test_float_kernels_have_their_weights_as_integers_in_the_file(files, kind):
     assert all(any(np.array_equal(weight, values) for values in found) for weight in weights)
 
 
-@pytest.mark.parametrize("kind", ["int8", "w6a6", "w8a16"])
+@pytest.mark.parametrize("kind", ["int8", pytest.param("w6a6", marks=pytest.mark.slow), "w8a16"])
 def test_a_network_with_attention_is_carried(tmp_path, kind):
     program = small(kind, Hybrid, (16, 24))
     info = to_tflite(program, tmp_path / "hybrid.tflite")

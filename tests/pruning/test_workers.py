@@ -16,37 +16,11 @@ from edgevit.errors import EdgevitError
 from edgevit.pruning.classwise import split_classes
 from edgevit.pruning.split import MANIFEST
 from edgevit.pruning.workers import Workers
+from tests.pruning.jobs import die, nothing, refuse, say, stumble
 from tests.pruning.patterns import learned, patterns
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES, CLASSES = (values.numpy() for values in patterns(96, seed=2))
-
-
-def nothing() -> None:
-    """What these jobs are made of."""
-
-
-def say(text: bytes, _: object) -> bytes:
-    os.write(1, b"what a library prints is no answer\n")
-    return text
-
-
-def refuse(_: object) -> bytes:
-    raise EdgevitError("no such thing")
-
-
-def stumble(_: object) -> bytes:
-    raise KeyError("a bug")
-
-
-def die(_: object) -> bytes:
-    os._exit(3)
-
-
-def wait(folder: Path, _: object) -> bytes:
-    (folder / str(os.getpid())).touch()
-    time.sleep(120)
-    return b""
 
 
 def answers(workers: Workers, *jobs) -> dict[str, bytes]:
@@ -82,10 +56,10 @@ def test_a_process_that_is_killed_is_named_as_that():
 
 WAITING = """
 import functools, pathlib, sys
-from tests.pruning.test_workers import answers, wait
 from edgevit.pruning.workers import Workers
+from tests.pruning.jobs import nothing, wait
 job = functools.partial(wait, pathlib.Path(sys.argv[1]))
-answers(Workers(count=2), job, job)
+list(Workers(count=2).run({"first": job, "second": job}, nothing))
 """
 
 

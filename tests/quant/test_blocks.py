@@ -36,14 +36,7 @@ from tests.rewrites.helpers import program_of
 from tests.zoo import MODELS
 
 IMAGE = (3, 8, 8)
-FAST = (
-    "mobilevit_xxs",
-    "mobilevitv2_050",
-    "efficientformer_l1",
-    "efficientformerv2_s0",
-    "hf_pvtv2",
-    "videomae",
-)
+FAST = ("mobilevit_xxs", "hf_mobilevitv2", "efficientformer_l1", "hf_levit", "hf_pvtv2", "vivit")
 # A block for each layer, bottleneck or side of a bridge, besides stem and head.
 COUNTS = {
     "deit_tiny": 14,

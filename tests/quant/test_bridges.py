@@ -62,14 +62,7 @@ COUNTS = {
     "vivit": 0,
     "timesformer": 0,
 }
-FAST = (
-    "mobilevit_xxs",
-    "mobilevitv2_050",
-    "efficientformer_l1",
-    "efficientformerv2_s0",
-    "hf_pvtv2",
-    "videomae",
-)
+FAST = ("mobilevit_xxs", "hf_mobilevitv2", "efficientformer_l1", "hf_levit", "hf_pvtv2", "vivit")
 
 
 def bridges(*parts: nn.Module, head: bool = True) -> tuple[Bridge, ...]:

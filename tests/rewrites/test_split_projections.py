@@ -11,6 +11,7 @@ from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.split_projections import split_projections
 from tests import zoo
 from tests.rewrites.helpers import program_of
+from tests.test_slicing import images_of, prepared
 
 
 def roles(program):
@@ -65,11 +66,10 @@ def test_a_projection_that_something_else_reads_stays_whole():
     "name", ["deit_tiny", "mobilevit_xxs", pytest.param("swin_tiny", marks=pytest.mark.slow)]
 )
 def test_of_the_zoos_models_all_are_split(name):
-    module, shape = zoo.MODELS[name]()
-    program = prepare_for_export(program_of(module, shape))
+    program = prepared(name)
     found = split_projections(program)
     assert not [axis for axis in find_axes(found) if axis.fixed == "it numbers parts of one tensor"]
-    images = zoo.example(shape).numpy()
+    images = images_of(program).numpy()
     expected = program.run(images)[0]
     torch.testing.assert_close(
         torch.from_numpy(found.run(images)[0]),
