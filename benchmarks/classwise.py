@@ -23,7 +23,6 @@ import json
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -52,8 +51,8 @@ from edgevit.pruning.training import TrainingOptions, train  # noqa: E402
 CLASSES = 10
 HEADER = (
     "| N | fused % | worst part lost, % | largest part: bytes | MACs | latency | features sent, bytes "
-    "| control in 8 bits, % | bytes | latency | Torch-Pruning, % | s |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| control in 8 bits, % | bytes | latency | Torch-Pruning, % |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -104,7 +103,6 @@ class Row:
         control_bytes: relative to the whole.
         control_latency: likewise.
         peer: top-1 percent of what Torch-Pruning left.
-        seconds: that the split took.
     """
 
     parts: int
@@ -118,7 +116,6 @@ class Row:
     control_bytes: float
     control_latency: float
     peer: float
-    seconds: float
 
     def markdown(self) -> str:
         """A line of the table."""
@@ -126,7 +123,7 @@ class Row:
         return (
             f"| {self.parts} | {self.fused:.2f} | {worst} | {self.bytes:.3f}x | {self.macs:.3f}x "
             f"| {self.latency:.2f}x | {self.sent} | {self.control:.2f} | {self.control_bytes:.3f}x "
-            f"| {self.control_latency:.2f}x | {self.peer:.2f} | {self.seconds:.0f} |"
+            f"| {self.control_latency:.2f}x | {self.peer:.2f} |"
         )
 
 
@@ -185,12 +182,10 @@ def fine_tuned(path: Path, options: argparse.Namespace, images: Images, labels: 
 
 def row(task: Task, parts: int, folder: Path) -> Row:
     """Split, and compare."""
-    started = time.perf_counter()
     if not folder.exists():
         options = split_options(task, parts)
         check_split(task.whole, options, folder, force=False)
         split_with(task.whole, task.images, task.labels, folder, options)
-    seconds = time.perf_counter() - started
     split, control = read_split(folder), Program.load(folder / CONTROL_FILE)
     manifest = split.manifest
     whole_bytes, whole_macs = manifest.whole.bytes, manifest.whole.macs
@@ -209,7 +204,6 @@ def row(task: Task, parts: int, folder: Path) -> Row:
         control_bytes=manifest.control.bytes / whole_bytes,
         control_latency=relatives[-1].latency,
         peer=task.top1(task.logits(peer(task, manifest.options.keep, folder.parent))),
-        seconds=seconds,
     )
 
 

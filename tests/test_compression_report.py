@@ -11,6 +11,7 @@ import pytest
 from edgevit import compression
 from edgevit.compression import compress
 from edgevit.profiling.quantized import Candidate, MeasuredPlacement
+from edgevit.profiling.relative import Relative
 from edgevit.quant.levels import Level
 from edgevit.recipe import QuantizeRecipe
 from edgevit.report import charts
@@ -269,7 +270,7 @@ def written(tiny_program, image_folder, tmp_path, monkeypatch):
     candidate = Candidate("linear on 16 tokens", 1, "INPUTS", 0.8, chosen=True)
     placed = MeasuredPlacement("onnx", 1.0, (candidate,), 0.8, {"linear": Level.INPUTS})
     monkeypatch.setattr(compression, "measure_placement", lambda *_, **__: placed)
-    monkeypatch.setattr(compression, "relative", lambda *_: (0.5, 0.25))
+    monkeypatch.setattr(compression, "relative", lambda *_: Relative(0.5, 0.25))
 
     def write(calib=image_folder):
         return compress(
