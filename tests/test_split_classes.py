@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from edgevit import measured_splitting
 from edgevit.cli import run
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
+from edgevit.profiling import relative
+from edgevit.profiling.turns import medians_in_turns
 from edgevit.pruning.split import MANIFEST, read_split
 from tests.conftest import tiny_model
 from tests.pruning.patterns import LABELS, learned, patterns
@@ -33,6 +36,12 @@ WRITTEN = [
     "report.html",
     "report.json",
 ]
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies are of few runs."""
+    monkeypatch.setattr(relative, "medians_in_turns", functools.partial(medians_in_turns, seconds=0))
 
 
 @pytest.fixture(scope="module")
