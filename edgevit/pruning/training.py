@@ -246,15 +246,18 @@ class _Training:
 
     def _first_map(self, wanted: Tensor) -> Parameters:
         """The ridge regression of the teacher's features on the program's, before it is trained."""
+        batch, count = self._options.batch, min(len(wanted), _FITTED)
+        # Whole batches, which a fixed one needs, from all over the images, which may lie in an order.
+        count = count - count % batch if count > batch else count
+        places = torch.linspace(0, len(wanted) - 1, count).long()
         own = []
         with torch.no_grad():
-            for start in range(0, min(len(wanted), _FITTED), self._options.batch):
-                stop = min(start + self._options.batch, len(wanted), _FITTED)
-                images = self._taken(self._data.images, torch.arange(start, stop)).float()
+            for chosen in places.split(batch):
+                images = self._taken(self._data.images, chosen).float()
                 outputs = torch.func.functional_call(self._module, dict(self.parameters), (images,))
                 own.append(_several(outputs)[-1].double())
         read = torch.cat(own)
-        wanted = wanted[: len(read)].to(read)
+        wanted = wanted[places.to(wanted.device)].to(read)
         offset, mean = read.mean(0), wanted.mean(0)
         square = (read - offset).T @ (read - offset)
         ridge = _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)

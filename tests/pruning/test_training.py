@@ -147,6 +147,18 @@ def test_with_beta_0_features_say_nothing():
         assert torch.allclose(value, untold.exported.state_dict[path], atol=1e-6), path
 
 
+@pytest.mark.parametrize("count", [20, 5000])
+def test_the_map_starts_as_the_regression_on_images_from_all_over(count):
+    data, labels = toy(count)
+    own = features_of(NET, data)
+    # Another map holds for the second half of the images.
+    wanted = torch.cat([own[: count // 2] @ torch.ones(own.shape[1], 2), torch.zeros(count - count // 2, 2)])
+    made = training._Data(data, labels, None, wanted)
+    found = training._Training(NET, made, TrainingOptions(batch=8), "cpu")._map
+    given = own @ found["features.weight"].T + found["features.bias"]
+    assert float(given.mean()) == pytest.approx(float(wanted.mean()), abs=0.1 * float(wanted.abs().mean()))
+
+
 def test_a_feature_that_never_changes_is_no_harm():
     data, labels = toy(32)
     wanted = torch.cat([torch.ones(32, 1), torch.randn(32, 3)], dim=1)
@@ -431,8 +443,9 @@ def test_an_unknown_device_is_refused():
 
 def test_a_fixed_batch_is_trained_in_batches_of_its_size():
     fixed = NET.with_batch(4)
-    found = train(fixed, *toy(10), options=TrainingOptions(epochs=1, batch=4))
-    assert found.batch == 4
+    for features in (None, torch.randn(10, 5)):
+        found = train(fixed, *toy(10), features=features, options=TrainingOptions(epochs=1, batch=4))
+        assert found.batch == 4
     for count, batch in ((10, 8), (3, 4)):
         with pytest.raises(EdgevitError, match="batch: model was captured for a batch of 4; train with that"):
             train(fixed, *toy(count), options=TrainingOptions(epochs=1, batch=batch))
