@@ -252,7 +252,7 @@ class _Training:
         places = torch.linspace(0, len(wanted) - 1, count).long()
         own = []
         with torch.no_grad():
-            for chosen in places.split(batch):
+            for chosen in torch.split(places, batch):
                 images = self._taken(self._data.images, chosen).float()
                 outputs = torch.func.functional_call(self._module, dict(self.parameters), (images,))
                 own.append(_several(outputs)[-1].double())
