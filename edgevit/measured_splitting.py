@@ -16,11 +16,9 @@ from edgevit.pruning.classwise import check_split, split_with
 from edgevit.pruning.control import CONTROL
 from edgevit.pruning.dataset import read_labelled
 from edgevit.pruning.options import SplitOptions
-from edgevit.pruning.split import Manifest
+from edgevit.pruning.split import PAGE, REPORT, Manifest
 from edgevit.report.splitting import render
 
-REPORT = "report.json"
-PAGE = "report.html"
 _FORMAT = "onnx"
 
 

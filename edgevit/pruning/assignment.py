@@ -7,6 +7,7 @@ the baseline and the placement is exact.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,12 +68,12 @@ class Device:
     latency_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.macs_per_second > 0:
-            raise EdgevitError(f"device {self.name}: macs_per_second must be above 0")
+        if not 0 < self.macs_per_second < math.inf:
+            raise EdgevitError(f"device {self.name}: macs_per_second must be above 0 and finite")
         if self.memory_bytes < 0 or (self.energy_macs or 0) < 0:
             raise EdgevitError(f"device {self.name}: memory_bytes and energy_macs must be at least 0")
-        if self.latency_seconds is not None and not self.latency_seconds > 0:
-            raise EdgevitError(f"device {self.name}: latency_seconds must be above 0")
+        if self.latency_seconds is not None and not 0 < self.latency_seconds < math.inf:
+            raise EdgevitError(f"device {self.name}: latency_seconds must be above 0 and finite")
 
     @property
     def macs_limit(self) -> tuple[int, str] | None:
@@ -157,10 +158,10 @@ def greedy(models: Sequence[Load], devices: Sequence[Device]) -> Assignment | No
 
 class _DeviceEntry(Strict):
     name: Text
-    macs_per_second: Annotated[float, Field(gt=0)]
+    macs_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     memory_bytes: Annotated[int, Field(ge=0)]
     energy_macs: Annotated[int, Field(ge=0)] | None = None
-    latency_seconds: Annotated[float, Field(gt=0)] | None = None
+    latency_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class _DevicesFile(Strict):

@@ -24,6 +24,8 @@ VERSION = 1
 MANIFEST = "manifest.json"
 FUSION = "fusion.safetensors"
 CONTROL_FILE = "control.pt2"
+REPORT = "report.json"
+PAGE = "report.html"
 
 Count = Annotated[int, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]

@@ -21,6 +21,8 @@ from edgevit.pruning.split import (
     CONTROL_FILE,
     FUSION,
     MANIFEST,
+    PAGE,
+    REPORT,
     Control,
     FusionEntry,
     Manifest,
@@ -63,7 +65,7 @@ def write_split(task: Task, split: Draft, output: Path, finish: Finish | None) -
         manifest.write(stage / MANIFEST)
         if finish is not None:
             finish(stage, manifest)
-    _remove_stale(output, manifest)
+    _remove_stale(output, manifest, reported=finish is not None)
     return manifest
 
 
@@ -168,9 +170,12 @@ def _placement(found: Assignment) -> Placement:
     return Placement(device_of=dict(found.device_of), seconds=dict(found.seconds), latency=found.latency)
 
 
-def _remove_stale(output: Path, manifest: Manifest) -> None:
-    """Parts of a split that was replaced, and that had more of them."""
+def _remove_stale(output: Path, manifest: Manifest, *, reported: bool) -> None:
+    """What is left of a split that was replaced: further parts, and a report that is not of this one."""
     files = {part.file for part in manifest.parts}
     for path in output.glob("part-*.pt2"):
         if path.name not in files:
             path.unlink()
+    if not reported:
+        for name in (REPORT, PAGE):
+            (output / name).unlink(missing_ok=True)

@@ -182,7 +182,9 @@ def test_more_models_than_can_be_placed_exactly_are_refused():
         (lambda: Device("d", float("nan"), 1), "device d: macs_per_second must be above 0"),
         (lambda: Device("d", 1.0, -1), "device d: memory_bytes and energy_macs must be at least 0"),
         (lambda: Device("d", 1.0, 1, -1), "device d: memory_bytes and energy_macs"),
-        (lambda: Device("d", 1.0, 1, None, 0.0), "device d: latency_seconds must be above 0"),
+        (lambda: Device("d", 1.0, 1, None, 0.0), "device d: latency_seconds must be above 0 and finite"),
+        (lambda: Device("d", 1.0, 1, None, float("inf")), "device d: latency_seconds must be above 0"),
+        (lambda: Device("d", float("inf"), 1), "device d: macs_per_second must be above 0 and finite"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(make, sentence):

@@ -435,6 +435,8 @@ class TestMistakes:
 
     def test_force_replaces_it_and_what_belonged_to_it(self, copied):
         (copied / "notes.txt").write_text("mine")
+        for name in ("report.html", "report.json"):
+            (copied / name).write_text("of the split that is replaced")
         quick(copied, force=True)
         names = sorted(path.name for path in copied.iterdir())
         assert names == [CONTROL_FILE, FUSION, MANIFEST, "notes.txt", "part-1.pt2", "part-2.pt2"]
