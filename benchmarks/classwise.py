@@ -43,7 +43,7 @@ from edgevit.graph.program import Program  # noqa: E402
 from edgevit.profiling.relative import all_relative  # noqa: E402
 from edgevit.pruning.classwise import check_split, split_with  # noqa: E402
 from edgevit.pruning.dataset import Images, Labels, held_out, outputs_of, read_labelled  # noqa: E402
-from edgevit.pruning.heads import with_features  # noqa: E402
+from edgevit.pruning.heads import weights_of_classifier, with_features  # noqa: E402
 from edgevit.pruning.options import SplitOptions  # noqa: E402
 from edgevit.pruning.split import CONTROL_FILE, Split, read_split  # noqa: E402
 from edgevit.pruning.training import TrainingOptions, train  # noqa: E402
@@ -237,6 +237,7 @@ def peer(task: Task, share: float, work: Path) -> Program:
             labels,
             teacher=logits,
             features=features,
+            classifier=weights_of_classifier(task.whole),
             options=options.training,
             torch_device=task.torch_device,
         )

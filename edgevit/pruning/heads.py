@@ -59,6 +59,19 @@ def classifier_of(program: Program) -> Node:
     return node
 
 
+def weights_of_classifier(program: Program) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weight (classes, width) and the bias (classes,) of the classifier; zeros where it has no bias.
+
+    Raises:
+        EdgevitError: when there is no classifier (`classifier_of`).
+    """
+    layer = classifier_of(program)
+    stored = {node: value.detach() for node, _, value in stored_tensors(program)}
+    weight = stored[layer.args[1]].flatten(1)  # type: ignore[index]
+    bias = stored.get(layer.args[2]) if len(layer.args) > 2 else None  # type: ignore[arg-type]
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias
+
+
 def with_features(program: Program) -> Program:
     """The program with one more output, named "features": (batch, width), what its classifier reads.
 

@@ -18,7 +18,7 @@ from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
 from edgevit.pruning.allocation import narrowest
 from edgevit.pruning.dataset import Images, Indices, Labels
-from edgevit.pruning.heads import with_classes
+from edgevit.pruning.heads import weights_of_classifier, with_classes
 from edgevit.pruning.prune import Pruner
 from edgevit.pruning.training import TrainingOptions, train
 
@@ -128,7 +128,8 @@ def calibration_images(plan: Plan, material: Material) -> npt.NDArray[np.float32
 def train_part(pruned: bytes, checkpoint: Path | None, plan: Plan, material: Material) -> bytes:
     """The part, trained to answer and to see as the whole does.
 
-    It learns from images of all classes: those of others teach it features that the fusion reads as well.
+    It learns from images of all classes, and its features are to tell all of them apart: the fusion reads
+    those of every part.
 
     Args:
         pruned: what `prune_part` gave.
@@ -147,6 +148,7 @@ def train_part(pruned: bytes, checkpoint: Path | None, plan: Plan, material: Mat
         torch.from_numpy(own_labels(material.labels[chosen], plan.classes)),
         teacher=grouped(teacher, plan.classes),
         features=torch.from_numpy(np.asarray(material.features[chosen])),
+        classifier=weights_of_classifier(unpacked(material.program)),
         options=plan.training,
         checkpoint=checkpoint,
         torch_device=plan.torch_device,

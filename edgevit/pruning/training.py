@@ -26,6 +26,9 @@ from edgevit.pruning.checkpoint import Parameters, Progress, checkpoint_at, go_o
 from edgevit.pruning.heads import with_features
 from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
 
+# A weight (classes, width) and a bias (classes,).
+Classifier = tuple[Tensor, Tensor]
+
 # Of the map from features to a teacher's, which is learned and not kept.
 _WEIGHT, _BIAS = "features.weight", "features.bias"
 # Images that it is first fitted to, and its ridge relative to the mean square of a feature.
@@ -44,6 +47,7 @@ class TrainingOptions:
         warm_up: share of the steps in which the rate rises to `lr`; then it falls to 0 as a cosine does.
         alpha: share that the teacher has of the loss, where there is one; the labels have the rest.
         beta: weight of the loss of features, where the teacher's are given.
+        gamma: weight of the loss of what the teacher's classifier answers to them, where it is given.
         temperature: what the logits of teacher and student are divided by before they are compared.
         label_smoothing: share of a label that is spread over all classes.
         clip: largest norm of the gradient of all parameters together; larger ones are scaled down.
@@ -63,6 +67,7 @@ class TrainingOptions:
     warm_up: float = 0.1
     alpha: float = 0.5
     beta: float = 1.0
+    gamma: float = 1.0
     temperature: float = 2.0
     label_smoothing: float = 0.0
     clip: float = 1.0
@@ -79,6 +84,7 @@ class TrainingOptions:
             "warm_up": (0 <= self.warm_up < 1, "at least 0 and below 1"),
             "alpha": (0 <= self.alpha <= 1, "0 to 1"),
             "beta": (0 <= self.beta < math.inf, "at least 0"),
+            "gamma": (0 <= self.gamma < math.inf, "at least 0"),
             "temperature": (0 < self.temperature < math.inf, "above 0"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             "clip": (self.clip > 0, "above 0"),
@@ -97,12 +103,37 @@ class _Data:
         labels: (n,).
         teacher: (n, classes), its logits; None without one.
         features: (n, width), its features, normalised; None for none.
+        weight: (all of its classes, width), of its classifier for these; None for none.
+        bias: (all of its classes,), likewise.
     """
 
     images: Tensor
     labels: Tensor
     teacher: Tensor | None
     features: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        images: Tensor,
+        labels: Tensor,
+        teacher: Tensor | None,
+        features: Tensor | None,
+        classifier: Classifier | None,
+    ) -> _Data:
+        """From a teacher's features as they are, and its classifier of such."""
+        if features is None:
+            return cls(images, labels, teacher, None, None, None)
+        features = features.float()
+        mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
+        # One that never changes is 0.
+        normalised = (features - mean) / torch.where(deviation > 0, deviation, 1.0)
+        if classifier is None:
+            return cls(images, labels, teacher, normalised, None, None)
+        weight, bias = (value.to(features) for value in classifier)
+        return cls(images, labels, teacher, normalised, weight * deviation, bias + weight @ mean)
 
 
 def train(
@@ -112,6 +143,7 @@ def train(
     *,
     teacher: Tensor | None = None,
     features: Tensor | None = None,
+    classifier: Classifier | None = None,
     options: TrainingOptions | None = None,
     checkpoint: Path | None = None,
     torch_device: str = "cpu",
@@ -125,6 +157,9 @@ def train(
     and, where the teacher's features are given, beta times the mean squared error of a linear map from the
     program's features to theirs, each brought to variance 1 (FitNets, Romero et al., arXiv 1412.6550). The
     map starts as the ridge regression of what is there before training, learns along and is thrown away.
+    With the teacher's classifier as well, what it answers to mapped features is to be what it answers to its
+    own: gamma times the divergence of the two, as above (SimKD, Chen et al., arXiv 2203.14001). So a program
+    of some classes, or of none, learns to see what tells all of the teacher's apart.
 
     The graph is one of evaluation and is trained as it stands: statistics of batch norms are constants (or
     were folded into other layers), and what dropout there was is gone. An epoch leaves out the images that
@@ -138,6 +173,8 @@ def train(
         labels: (n,), the class of each image, of those that the first output tells apart.
         teacher: (n, classes) logits to come close to, of the same classes; None learns from labels alone.
         features: (n, width), what the classifier of the teacher reads; None for none.
+        classifier: of the teacher, which gives logits of all its classes for such features, its weight
+            (all classes, width) and bias (all classes,); None for none.
         options: rates and lengths.
         checkpoint: a file that is written after each epoch, and from which an interrupted run goes on; it
             is gone when the run ends.
@@ -148,13 +185,14 @@ def train(
         there are no epochs.
 
     Raises:
-        EdgevitError: when images, labels, teacher, features, options and program do not fit one another, the
-            loss becomes infinite or NaN, or the checkpoint is of another run; with features, when the program
-            has no classifier (`edgevit.pruning.heads.classifier_of`).
+        EdgevitError: when images, labels, what is given of a teacher, options and program do not fit one
+            another, the loss becomes infinite or NaN, or the checkpoint is of another run; with features,
+            when the program has no classifier (`edgevit.pruning.heads.classifier_of`).
     """
     options = options or TrainingOptions()
     check_device(torch_device)
-    data = _Data(images, labels, teacher, None if features is None else _normalised(features))
+    _check_teacher(features, classifier, len(images))
+    data = _Data.of(images, labels, teacher, features, classifier)
     _check_data(program, data, options)
     if options.epochs == 0:
         return program
@@ -230,9 +268,8 @@ class _Training:
         outputs = _several(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
         loss = _loss(outputs[0], labels, teacher, self._options)
         if self._data.features is not None:
-            wanted = self._taken(self._data.features, chosen).float()
-            found = functional.linear(outputs[-1], self._map[_WEIGHT], self._map[_BIAS])
-            loss = loss + self._options.beta * functional.mse_loss(found, wanted)
+            wanted = self._taken(self._data.features, chosen)
+            loss = loss + self._loss_of_features(outputs[-1], wanted)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._learned.values(), self._options.clip)
@@ -240,6 +277,16 @@ class _Training:
             group["lr"] = lr
         self._optimizer.step()
         return loss.detach()
+
+    def _loss_of_features(self, own: Tensor, wanted: Tensor) -> Tensor:
+        options, data = self._options, self._data
+        found = functional.linear(own, self._map[_WEIGHT], self._map[_BIAS])
+        loss = options.beta * functional.mse_loss(found, wanted)
+        if data.weight is None or data.bias is None:
+            return loss
+        weight, bias = data.weight.to(self._device), data.bias.to(self._device)
+        own_answers, answers = (functional.linear(features, weight, bias) for features in (found, wanted))
+        return loss + options.gamma * _distance(own_answers, answers, options.temperature)
 
     def _taken(self, values: Tensor, chosen: Tensor) -> Tensor:
         return values[chosen.to(values.device)].to(self._device)
@@ -270,22 +317,18 @@ def _several(outputs: Any) -> tuple[Tensor, ...]:
     return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
 
 
-def _normalised(features: Tensor) -> Tensor:
-    """Each feature with mean 0 and variance 1; one that never changes is 0."""
-    features = features.float()
-    deviation = features.std(dim=0, correction=0)
-    return (features - features.mean(dim=0)) / torch.where(deviation > 0, deviation, 1.0)
-
-
 def _loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, options: TrainingOptions) -> Tensor:
     by_labels = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
     if teacher is None:
         return by_labels
-    student, target = (
-        functional.log_softmax(values / options.temperature, dim=-1) for values in (logits, teacher)
-    )
-    by_teacher = functional.kl_div(student, target, reduction="batchmean", log_target=True)
-    return options.alpha * options.temperature**2 * by_teacher + (1 - options.alpha) * by_labels
+    by_teacher = _distance(logits, teacher, options.temperature)
+    return options.alpha * by_teacher + (1 - options.alpha) * by_labels
+
+
+def _distance(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(logits / T)): its gradient is of the same size at each T."""
+    student, target = (functional.log_softmax(values / temperature, dim=-1) for values in (logits, teacher))
+    return temperature**2 * functional.kl_div(student, target, reduction="batchmean", log_target=True)
 
 
 def _with_parameters(
@@ -302,6 +345,7 @@ def _with_parameters(
             "images": len(data.images),
             "teacher": data.teacher is not None,
             "features": data.features is not None,
+            "classifier": data.weight is not None,
         },
         measured={"seconds": round(progress.seconds, 1), "loss": progress.losses[-1]},
     )
@@ -330,5 +374,21 @@ def _check_data(program: Program, data: _Data, options: TrainingOptions) -> None
     check_labels(data.labels, count, classes)
     if data.teacher is not None and tuple(data.teacher.shape) != (count, classes):
         raise EdgevitError(f"teacher: its logits are {tuple(data.teacher.shape)}, not {(count, classes)}")
-    if data.features is not None and (data.features.ndim != 2 or len(data.features) != count):
-        raise EdgevitError(f"features: they are {tuple(data.features.shape)}; ({count}, width) are needed")
+
+
+def _check_teacher(features: Tensor | None, classifier: Classifier | None, count: int) -> None:
+    if features is None:
+        if classifier is not None:
+            raise EdgevitError("classifier: a teacher's is of use with its features alone; give them as well")
+        return
+    if features.ndim != 2 or len(features) != count:
+        raise EdgevitError(f"features: they are {tuple(features.shape)}; ({count}, width) are needed")
+    if classifier is None:
+        return
+    weight, bias = classifier
+    width = features.shape[1]
+    if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+        raise EdgevitError(
+            f"classifier: its weight and bias are {tuple(weight.shape)} and {tuple(bias.shape)}; "
+            f"(classes, {width}) and (classes,) are needed"
+        )

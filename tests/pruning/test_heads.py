@@ -18,7 +18,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor
 from edgevit.graph.running import Runner
 from edgevit.graph.slicing import slice_axis
-from edgevit.pruning.heads import classifier_of, with_classes, with_features
+from edgevit.pruning.heads import classifier_of, weights_of_classifier, with_classes, with_features
 from tests.pruning.helpers import CLASSES, MODULES, classifier
 from tests.quant.helpers import SHAPE, images
 from tests.rewrites.helpers import program_of
@@ -61,14 +61,8 @@ def test_features_are_what_the_classifier_reads(name):
     assert found.card.outputs == ("logits", "features")
     logits, features = outputs(found)
     assert torch.equal(logits, outputs(program)[0])
-    weight, *bias = (
-        found.exported.state_dict[key] for key in ("head.weight", "head.bias") if key in keys(found)
-    )
-    assert torch.allclose(features @ weight.flatten(1).T + (bias[0] if bias else 0), logits, atol=1e-6)
-
-
-def keys(program: Program) -> set[str]:
-    return set(program.exported.state_dict)
+    weight, bias = weights_of_classifier(program)
+    assert torch.allclose(features @ weight.T + bias, logits, atol=1e-6)
 
 
 def in_few_bits(program: Program) -> Program:

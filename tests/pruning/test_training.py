@@ -19,7 +19,7 @@ from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.slicing import slice_axis
 from edgevit.pruning import training
 from edgevit.pruning.augmentation import augmented
-from edgevit.pruning.heads import with_classes, with_features
+from edgevit.pruning.heads import weights_of_classifier, with_classes, with_features
 from edgevit.pruning.steps import chunks_of, generator_of, rate
 from edgevit.pruning.training import TrainingOptions, train
 from tests.pruning.helpers import CLASSES, MODULES, classifier
@@ -137,6 +137,39 @@ def test_features_of_a_teacher_are_followed_where_labels_and_logits_say_nothing(
     assert told.card.steps[-1].options["features"] is True
 
 
+def answered(program: Program, wanted: torch.Tensor, data: torch.Tensor) -> float:
+    """For how many images a linear map of a program's features finds the class that a teacher finds."""
+    own = features_of(program, data)
+    own = torch.cat([own, torch.ones(len(own), 1)], dim=1)
+    found = own @ torch.linalg.lstsq(own, wanted, driver="gelsd").solution
+    return float((found.argmax(1) == wanted.argmax(1)).float().mean())
+
+
+def test_features_learn_to_answer_as_the_classifier_of_a_teacher_does():
+    data, labels = toy()
+    teacher = train(QUARTERS, data, labels, options=TrainingOptions(epochs=15, batch=32, lr=1e-2))
+    wanted, logits = features_of(teacher, data), torch.from_numpy(teacher.run(data.numpy())[0])
+    torch.manual_seed(7)
+    start = program_of(Quarters(), SHAPE)
+    given = {"labels": torch.zeros_like(labels), "teacher": torch.zeros(len(data), CLASSES)}
+    options = TrainingOptions(epochs=10, batch=32, lr=1e-2, alpha=1.0, beta=0.0, gamma=5.0)
+    told, untold = (
+        train(start, data, features=wanted, classifier=classifier, options=options, **given)
+        for classifier in (weights_of_classifier(teacher), None)
+    )
+    assert answered(told, logits, data) > answered(untold, logits, data) + 0.1
+    assert told.card.steps[-1].options["classifier"] is True
+
+
+def test_a_classifier_of_normalised_features_answers_as_it_did():
+    features, weight, bias = torch.randn(20, 5) * 3 + 1, torch.randn(4, 5), torch.randn(4)
+    features[:, 2] = 7.0
+    made = training._Data.of(torch.zeros(20, 1), torch.zeros(20), None, features, (weight, bias))
+    assert torch.allclose(
+        made.features @ made.weight.T + made.bias, features @ weight.T + bias, atol=1e-4, rtol=1e-4
+    )
+
+
 def test_with_beta_0_features_say_nothing():
     data, labels = toy(64)
     told = train(
@@ -153,7 +186,7 @@ def test_the_map_starts_as_the_regression_on_images_from_all_over(count):
     own = features_of(NET, data)
     # Another map holds for the second half of the images.
     wanted = torch.cat([own[: count // 2] @ torch.ones(own.shape[1], 2), torch.zeros(count - count // 2, 2)])
-    made = training._Data(data, labels, None, wanted)
+    made = training._Data(data, labels, None, wanted, None, None)
     found = training._Training(NET, made, TrainingOptions(batch=8), "cpu")._map
     given = own @ found["features.weight"].T + found["features.bias"]
     assert float(given.mean()) == pytest.approx(float(wanted.mean()), abs=0.1 * float(wanted.abs().mean()))
@@ -410,6 +443,19 @@ def test_what_does_not_fit_is_refused(data, teacher, sentence):
 def test_features_that_do_not_fit_are_refused(shape):
     with pytest.raises(EdgevitError, match=r"^features: they are .*; \(8, width\) are needed"):
         train(NET, *toy(8), features=torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("features", "classifier", "message"),
+    [
+        (None, (torch.zeros(3, 5), torch.zeros(3)), "^classifier: a teacher's is of use with its features"),
+        (torch.zeros(8, 5), (torch.zeros(3, 4), torch.zeros(3)), r"^classifier: .*\(classes, 5\)"),
+        (torch.zeros(8, 5), (torch.zeros(3, 5), torch.zeros(4)), r"^classifier: .*\(classes, 5\)"),
+    ],
+)
+def test_a_classifier_that_does_not_fit_is_refused(features, classifier, message):
+    with pytest.raises(EdgevitError, match=message):
+        train(NET, *toy(8), features=features, classifier=classifier)
 
 
 @pytest.mark.parametrize(
