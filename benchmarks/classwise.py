@@ -8,10 +8,10 @@ Usage: python benchmarks/classwise.py [--shared DIR] [--pixels 64] [--train N] [
 timm's ViT-Tiny (AugReg weights) is fine-tuned on CIFAR-10 first: by default on a subset at 64 pixels, which
 two CPU cores do in a quarter of an hour. Each row is a whole split, N sub-models for N random subsets of the
 classes, as published, and the fusion of their features, judged on test images that nothing has seen, with
-every part and with each one lost. Beside it the control, one model for all classes in eight bits at the costs
-of the costliest part, and what Torch-Pruning leaves of the whole at the same arithmetic. All are trained on
-the same images, for as many epochs, with the whole as teacher. Latency is that of ONNX Runtime on one thread,
-timed in turns with the whole.
+every part, with each one lost, and with every part in eight bits. Beside it the control, one model for all
+classes in eight bits at the costs of the costliest part, and what Torch-Pruning leaves of the whole at the
+same arithmetic. All are trained on the same images, for as many epochs, with the whole as teacher. Latency is
+that of ONNX Runtime on one thread, timed in turns with the whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import json
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,16 @@ from edgevit.pruning.classwise import check_split, split_with  # noqa: E402
 from edgevit.pruning.dataset import Images, Labels, held_out, outputs_of, read_labelled  # noqa: E402
 from edgevit.pruning.heads import weights_of_classifier, with_features  # noqa: E402
 from edgevit.pruning.options import SplitOptions  # noqa: E402
+from edgevit.pruning.parts import costs_of  # noqa: E402
 from edgevit.pruning.split import CONTROL_FILE, Split, read_split  # noqa: E402
 from edgevit.pruning.training import TrainingOptions, train  # noqa: E402
+from edgevit.quant.quantizing import quantize  # noqa: E402
 
 CLASSES = 10
 HEADER = (
     "| N | fused % | worst part lost, % | largest part: bytes | MACs | latency | features sent, bytes "
-    "| control in 8 bits, % | bytes | latency | Torch-Pruning, % |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| parts in 8 bits, % | bytes | control in 8 bits, % | bytes | latency | Torch-Pruning, % |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -99,6 +101,8 @@ class Row:
         macs: of the costliest, likewise.
         latency: of the slowest, likewise.
         sent: bytes of the features of all parts, for one image.
+        eight: top-1 percent of all parts together, each in eight bits.
+        eight_bytes: of the largest of these, relative to the whole.
         control: top-1 percent of one model in eight bits.
         control_bytes: relative to the whole.
         control_latency: likewise.
@@ -112,6 +116,8 @@ class Row:
     macs: float
     latency: float
     sent: int
+    eight: float
+    eight_bytes: float
     control: float
     control_bytes: float
     control_latency: float
@@ -122,7 +128,8 @@ class Row:
         worst = f"{min(self.lost):.2f}" if self.lost else "-"
         return (
             f"| {self.parts} | {self.fused:.2f} | {worst} | {self.bytes:.3f}x | {self.macs:.3f}x "
-            f"| {self.latency:.2f}x | {self.sent} | {self.control:.2f} | {self.control_bytes:.3f}x "
+            f"| {self.latency:.2f}x | {self.sent} | {self.eight:.2f} | {self.eight_bytes:.3f}x "
+            f"| {self.control:.2f} | {self.control_bytes:.3f}x "
             f"| {self.control_latency:.2f}x | {self.peer:.2f} |"
         )
 
@@ -192,6 +199,7 @@ def row(task: Task, parts: int, folder: Path) -> Row:
     _, relatives = all_relative(task.whole, [*split.parts, control], "onnx")
     macs = max(part.macs for part in manifest.parts)
     fused, lost = accuracies(task, split)
+    small = in_eight_bits(task, split, folder.with_name(f"{folder.name}-w8a8"))
     return Row(
         parts=parts,
         fused=fused,
@@ -200,6 +208,8 @@ def row(task: Task, parts: int, folder: Path) -> Row:
         macs=macs / whole_macs,
         latency=max(one.latency for one in relatives[:-1]),
         sent=sum(part.bytes_sent for part in manifest.parts),
+        eight=fused_top1(task, split, features_of(task, small), None),
+        eight_bytes=max(costs_of(part)[1] for part in small) / whole_bytes,
         control=task.top1(task.logits(control)),
         control_bytes=manifest.control.bytes / whole_bytes,
         control_latency=relatives[-1].latency,
@@ -209,9 +219,27 @@ def row(task: Task, parts: int, folder: Path) -> Row:
 
 def accuracies(task: Task, split: Split) -> tuple[float, tuple[float, ...]]:
     """Top-1 percent with every part, and with each one missing."""
-    features = [outputs_of(part, task.test, torch_device=task.torch_device)[-1] for part in split.parts]
+    features = features_of(task, split.parts)
     fused = functools.partial(fused_top1, task, split, features)
     return fused(None), tuple(fused(place) for place in range(len(features)) if len(features) > 1)
+
+
+def features_of(task: Task, parts: Sequence[Program]) -> list[torch.Tensor]:
+    """What each part sends for the test images."""
+    return [outputs_of(part, task.test, torch_device=task.torch_device)[-1] for part in parts]
+
+
+def in_eight_bits(task: Task, split: Split, folder: Path) -> list[Program]:
+    """The parts, quantized; the fusion stays the one of float parts."""
+    images = task.images[np.random.default_rng(0).permutation(len(task.images))[:256]].astype(np.float32)
+    folder.mkdir(exist_ok=True)
+    found = []
+    for part in split.parts:
+        path = folder / f"{part.card.name}.pt2"
+        if not path.exists():
+            quantize(part, images, precision="w8a8", torch_device=task.torch_device).program.save(path)
+        found.append(Program.load(path))
+    return found
 
 
 def fused_top1(task: Task, split: Split, features: list[torch.Tensor], lost: int | None) -> float:

@@ -56,14 +56,14 @@ def analyse(program: Program, images: torch.Tensor, *, roles: Collection[Role], 
         for axis, leaf in dimensions.axes().items()
         if not axis.fixed and axis.role in roles and (readings := reads(dimensions, leaf))
     }
-    by_layers = {axis: readings for axis, readings in found.items() if all(map(_is_plain, readings))}
+    by_layers = {axis: readings for axis, readings in found.items() if all(map(is_plain, readings))}
     others = {axis: readings for axis, readings in found.items() if axis not in by_layers}
     curves = _by_layers(prepared, by_layers, images, seed)
     curves |= _by_gates(dimensions, others, turned, images, seed)
     return Analysis(prepared, {axis: curves[axis] for axis in found})
 
 
-def _is_plain(read: Read) -> bool:
+def is_plain(read: Read) -> bool:
     """Whether it is a layer without groups, whose columns are what it reads."""
     if not read.by_layer:
         return False

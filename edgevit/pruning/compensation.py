@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,33 +18,9 @@ from edgevit.graph.running import Runner, batches
 from edgevit.graph.slicing import sliced
 from edgevit.progress import track
 from edgevit.pruning.moments import outputs_made, rows_read
+from edgevit.pruning.regression import BATCH, HELD_OUT, Compensated, Regression
 
-# Of the mean variance of what is read: from hardly any ridge to one that leaves the weights as they are.
-_RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
-# Of the largest variance: what keeps dead columns from being divided by.
-_LEAST = 1e-9
-# One batch in so many decides which ridge, and whether any.
-_HELD_OUT = 4
-# Images that run at once: so few that even 32 have batches that are held out.
-_BATCH = 8
-FEWEST_IMAGES = 2 * _BATCH
-
-
-@dataclass(frozen=True)
-class Compensated:
-    """What became of one layer.
-
-    Attributes:
-        layer: node name.
-        before: mean squared error of what it gives, relative to its variance, on images that are held out.
-        after: the same with new weights.
-        ridge: that was best, relative to the mean variance of what it reads; None where the old weights were.
-    """
-
-    layer: str
-    before: float
-    after: float
-    ridge: float | None
+FEWEST_IMAGES = 2 * BATCH
 
 
 def compensate(
@@ -101,7 +76,7 @@ class _Lockstep:
     ) -> None:
         self.dimensions, self.choices = dimensions, choices
         self.runners = (Runner(whole), Runner(small))
-        parts = list(batches(images, _BATCH))
+        parts = list(batches(images, BATCH))
         self.values: tuple[dict[str, list[Any]], ...] = tuple(
             {runner.image: list(parts)} for runner in self.runners
         )
@@ -142,13 +117,13 @@ class _Lockstep:
         target: Any = node.target
         return target(*args, **kwargs)
 
-    def _outputs(self, layer: Node, fit: _Fit) -> list[torch.Tensor]:
+    def _outputs(self, layer: Node, fit: Regression) -> list[torch.Tensor]:
         """What the fitted layer gives."""
         target: Any = layer.target
         given = self.values[1][layer.all_input_nodes[0].name]
         return [target(value, fit.weight, fit.bias, *layer.args[3:]) for value in given]
 
-    def _mended(self, node: Node, copy: Node) -> _Fit | None:
+    def _mended(self, node: Node, copy: Node) -> Regression | None:
         """The layer fitted anew; None where there is nothing to mend, or it cannot be."""
         if not self._differs(node):
             return None
@@ -192,137 +167,21 @@ class _Lockstep:
         known = len(others) == 1 and all(others[0].name in values for values in self.values)
         return others[0] if known and same_shape(shape_of(others[0]), shape_of(node)) else None
 
-    def _fit(self, node: Node, copy: Node) -> _Fit:
+    def _fit(self, node: Node, copy: Node) -> Regression:
         small = self.runners[1]
         given = self.values[1][copy.all_input_nodes[0].name]
         weight = _at(small, self.values[1], copy.args[1], 0)
         bias = _bias(copy)
-        fit = _Fit(copy.name, weight, None if bias is None else _at(small, self.values[1], bias, 0))
+        fit = Regression(copy.name, weight, None if bias is None else _at(small, self.values[1], bias, 0))
         out, skip = self.dimensions.of[node], self._skip(node)
         for index, value in enumerate(given):
             wanted = sliced(self.values[0][node.name][index], out, self.choices)
             if skip is not None:
                 whole = sliced(self.values[0][skip.name][index], self.dimensions.of[skip], self.choices)
                 wanted = wanted + (whole - self.values[1][skip.name][index])
-            fit.add(rows_read(copy, value), outputs_made(copy, wanted), held_out=index % _HELD_OUT == 1)
+            fit.add(rows_read(copy, value), outputs_made(copy, wanted), held_out=index % HELD_OUT == 1)
         fit.solve()
         return fit
-
-
-@dataclass
-class _Sums:
-    """Sums over rows that are read and rows that are wanted."""
-
-    count: int = 0
-    read: Any = 0.0
-    wanted: Any = 0.0
-    read_read: Any = 0.0
-    wanted_read: Any = 0.0
-    wanted_squared: Any = 0.0
-
-    def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
-
-    def centred(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Covariances of what is read, of it with what is wanted, and variances of this."""
-        read, wanted = self.read / self.count, self.wanted / self.count
-        return (
-            self.read_read / self.count - torch.outer(read, read),
-            self.wanted_read / self.count - torch.outer(wanted, read),
-            self.wanted_squared / self.count - wanted.square(),
-        )
-
-
-@dataclass
-class _Fit:
-    """The regression of one layer.
-
-    Attributes:
-        name: of the layer.
-        weight: (outputs, inputs, ...); after `solve` the new one.
-        bias: (outputs,) or None; likewise.
-        result: what came of it.
-        sums: of rows that are fitted to, and of those that are held out, about `origins`.
-        origins: the first rows' means; about them float32 is exact enough.
-    """
-
-    name: str
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    result: Compensated = field(init=False)
-    sums: list[_Sums] = field(default_factory=lambda: [_Sums(), _Sums()])
-    origins: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def add(self, read: torch.Tensor, wanted: torch.Tensor, *, held_out: bool) -> None:
-        """Count rows.
-
-        Args:
-            read: (n, columns).
-            wanted: (n, outputs).
-            held_out: whether they decide which ridge.
-        """
-        if self.origins is None:
-            self.origins = read.mean(0), wanted.mean(0)
-        read, wanted = read - self.origins[0], wanted - self.origins[1]
-        self.sums[held_out] += _Sums(
-            len(read),
-            read.double().sum(0),
-            wanted.double().sum(0),
-            (read.T @ read).double(),
-            (wanted.T @ read).double(),
-            wanted.double().square().sum(0),
-        )
-
-    def solve(self) -> None:
-        """Find the best weight and bias."""
-        start = self.weight.flatten(1).double()
-        fitted, held_out = self.sums
-        scale = float(self._moments(held_out)[2].sum().clamp_min(1e-30))
-        before = self._error(start, self.bias, held_out) / scale
-        best, ridge = before, None
-        for tried in _RIDGES:
-            error = self._error(*self._ridge(start, fitted, tried), held_out) / scale
-            if error < best:
-                best, ridge = error, tried
-        self.result = Compensated(self.name, before, best, ridge)
-        if ridge is not None:
-            weight, self.bias = self._ridge(start, fitted + held_out, ridge)
-            self.weight = weight.reshape(self.weight.shape).to(self.weight.dtype)
-
-    def _means(self, sums: _Sums) -> tuple[torch.Tensor, torch.Tensor]:
-        """float64, of what is read and of what is wanted."""
-        read, wanted = self.origins or (0.0, 0.0)
-        return sums.read / sums.count + read, sums.wanted / sums.count + wanted
-
-    def _moments(self, sums: _Sums) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """About the mean, which a bias takes care of, or else about zero."""
-        found = sums.centred()
-        if self.bias is not None:
-            return found
-        read, wanted = self._means(sums)
-        return found[0] + torch.outer(read, read), found[1] + torch.outer(wanted, read), found[2] + wanted**2
-
-    def _ridge(
-        self, start: torch.Tensor, sums: _Sums, ridge: float
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weight, float64, and bias of the least error on some rows."""
-        read, cross, _ = self._moments(sums)
-        least = float((_LEAST * read.diagonal().max()).clamp_min(1e-30))
-        damped = read + (ridge * read.diagonal()).clamp_min(least).diag()
-        weight = start + torch.linalg.solve(damped, (cross - start @ read).T).T
-        if self.bias is None:
-            return weight, None
-        mean_read, mean_wanted = self._means(sums)
-        return weight, (mean_wanted - weight @ mean_read).to(self.bias.dtype)
-
-    def _error(self, weight: torch.Tensor, bias: torch.Tensor | None, sums: _Sums) -> float:
-        """Mean squared error on some rows, summed over outputs."""
-        read, cross, wanted = self._moments(sums)
-        error = (wanted - 2 * (weight * cross).sum(1) + (weight @ read * weight).sum(1)).sum()
-        if bias is not None:
-            mean_read, mean_wanted = self._means(sums)
-            error = error + (weight @ mean_read - mean_wanted + bias).square().sum()
-        return max(0.0, float(error))
 
 
 _ADD = torch.ops.aten.add.Tensor

@@ -22,7 +22,8 @@ from edgevit.graph.running import Runner, spread
 from edgevit.graph.slicing import slice_axes
 from edgevit.pruning.allocation import Widths, allocate, narrowest
 from edgevit.pruning.analysis import analyse
-from edgevit.pruning.compensation import FEWEST_IMAGES, Compensated, compensate
+from edgevit.pruning.compensation import FEWEST_IMAGES, compensate
+from edgevit.pruning.regression import Compensated
 
 Budget = Literal["macs", "parameters"]
 
@@ -99,9 +100,9 @@ class Pruner:
         roles: Collection[Role] = DEFAULT_ROLES,
         seed: int = 0,
     ) -> None:
-        _check_roles(roles)
+        check_roles(roles)
         check_program(program)
-        _check_images(program, images)
+        check_images(program, images)
         started = time.perf_counter()
         self.program, self.roles, self.seed = program, tuple(roles), seed
         self.images = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
@@ -280,7 +281,12 @@ def _check_budget(keep: float, of: str) -> None:
         raise EdgevitError(f"--of: {of!r} is unknown; {closest(of, get_args(Budget))}")
 
 
-def _check_roles(roles: Collection[str]) -> None:
+def check_roles(roles: Collection[str]) -> None:
+    """Refuse what are no roles.
+
+    Raises:
+        EdgevitError: when there are none, or one is unknown.
+    """
     if not roles:
         raise EdgevitError(f"--role: none is given; known: {', '.join(get_args(Role))}")
     for role in roles:
@@ -303,7 +309,12 @@ def check_program(program: Program) -> None:
         raise EdgevitError(f"{name} is quantized: prune the float Program, and quantize what comes of it")
 
 
-def _check_images(program: Program, images: Array) -> None:
+def check_images(program: Program, images: Array) -> None:
+    """Refuse images that a program cannot be pruned with.
+
+    Raises:
+        EdgevitError: when they are too few, of another shape or not finite.
+    """
     name, shape = program.card.name, tuple(program.input_shape[1:])
     if len(images) < FEWEST_IMAGES:
         raise EdgevitError(

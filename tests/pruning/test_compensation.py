@@ -15,7 +15,8 @@ from edgevit.graph.axes import Axis
 from edgevit.graph.program import Program
 from edgevit.graph.running import Runner
 from edgevit.graph.slicing import slice_axes
-from edgevit.pruning.compensation import Compensated, compensate
+from edgevit.pruning.compensation import compensate
+from edgevit.pruning.regression import Compensated
 from tests.pruning.nets import Attention, Convolutions, Learned, Mixer, axis_of, program
 from tests.quant.helpers import Folded, Tokens, all_named, images, logits, named
 from tests.test_slicing import Block, free

@@ -1,0 +1,1 @@
+"""Programs that hold smaller ones: made, trained, and taken out again."""

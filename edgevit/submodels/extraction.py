@@ -1,0 +1,163 @@
+"""From a nested Program to one of its submodels, and to the parent that computes the same with zeros.
+
+A submodel keeps the first units of each axis, as in MatFormer (arXiv 2310.07707, section 3): rows of the
+layers that make them, columns of those that read them; what a layer adds besides stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch.fx import Node
+
+from edgevit.errors import EdgevitError, closest
+from edgevit.graph.axes import Axis, Dimensions
+from edgevit.graph.card import Step
+from edgevit.graph.dimensions import Dim
+from edgevit.graph.program import Program
+from edgevit.graph.reads import Read, reads
+from edgevit.graph.rewriting import Editor
+from edgevit.graph.slicing import slice_axes
+from edgevit.submodels.nesting import Fit, Nesting, nesting_of
+
+# How many of the first units of each axis stay, by its name.
+Widths = Mapping[str, int]
+
+
+def extract(program: Program, widths: Widths) -> Program:
+    """The submodel of some widths, as an ordinary Program.
+
+    Args:
+        program: a nested one.
+        widths: for the name of an axis how many of its first units stay; others stay whole.
+
+    Raises:
+        EdgevitError: when the program is not nested, or an axis or a width is none of its own.
+    """
+    nesting = nesting_of(program)
+    check_widths(program, nesting, widths)
+    dimensions = Dimensions(program)
+    axes = {axis.name: axis for axis in dimensions.axes()}
+    fits = _fits(nesting, widths)
+    _check_fits(program, dimensions, fits, widths)
+    narrowed = {axes[name]: range(width) for name, width in widths.items() if width < axes[name].size}
+    small = slice_axes(program, narrowed) if narrowed else program
+    editor = Editor(small)
+    copies = {node.name: node for node in editor.graph.nodes}
+    choices = _choices(dimensions, narrowed)
+    for layer, fit in fits.items():
+        rows = dimensions.of[_node(program, layer)]
+        # Other axes may have taken some of what the layer gives.
+        channels = rows[-1] if copies[layer].target is torch.ops.aten.linear.default else rows[1]
+        kept = channels.kept(choices)
+        _set(editor, copies[layer], fit.weight[kept], None if fit.bias is None else fit.bias[kept])
+    exported = editor.finish("submodel").exported
+    measured = {name: int(width) for name, width in widths.items()}
+    return Program(exported, program.card.with_step(Step(name="submodel", measured={"widths": measured})))
+
+
+def masked(program: Program, widths: Widths) -> Program:
+    """The parent in which every unit that a submodel lacks is read as zero: it computes what `extract` gives.
+
+    Raises:
+        EdgevitError: as `extract`; and when an axis is read by anything but layers.
+    """
+    nesting = nesting_of(program)
+    check_widths(program, nesting, widths)
+    dimensions = Dimensions(program)
+    leaves = {axis.name: leaf for axis, leaf in dimensions.axes().items()}
+    fits = _fits(nesting, widths)
+    editor = Editor(program)
+    copies = {node.name: node for node in editor.graph.nodes}
+    for name, width in widths.items():
+        for read in reads(dimensions, leaves[name]):
+            layer = copies[read.node.name]
+            if not read.by_layer:
+                raise EdgevitError(f"{name}: {read.node.name} reads it, which is no layer with a weight")
+            weight, bias = editor.stored(layer.args[1]).clone(), editor.value(_bias(layer))
+            kept = columns_kept(read, width, weight)
+            fit = fits.get(layer.name)
+            if fit is not None:
+                weight[:, kept] = fit.weight
+                bias = fit.bias if fit.bias is not None else bias
+            weight[:, ~kept] = 0.0
+            _set(editor, layer, weight, bias)
+    return editor.finish("mask")
+
+
+def columns_kept(read: Read, width: int, weight: torch.Tensor) -> torch.Tensor:
+    """Which columns of a layer's weight read the first units of an axis, or none of its units: bool."""
+    units = read.units
+    if len(units) != weight.shape[1]:
+        raise EdgevitError(f"{read.node.name}: reads the axis in groups, which cannot be masked by columns")
+    return units < width
+
+
+def check_widths(program: Program, nesting: Nesting, widths: Widths) -> None:
+    """Refuse widths that no submodel has.
+
+    Raises:
+        EdgevitError: naming the first.
+    """
+    for name, width in widths.items():
+        if name not in nesting.widths:
+            raise EdgevitError(
+                f"{name}: {program.card.name} is not nested by it; {closest(name, nesting.widths)}"
+            )
+        allowed = nesting.widths[name]
+        if width not in allowed:
+            raise EdgevitError(
+                f"{name}: {width} units; {program.card.name} is nested at {', '.join(map(str, allowed))}"
+            )
+
+
+def _fits(nesting: Nesting, widths: Widths) -> dict[str, Fit]:
+    """The layers that are to be others at such widths."""
+    return {
+        layer: fit
+        for name, width in widths.items()
+        for layer, fit in nesting.fits.get((name, width), {}).items()
+    }
+
+
+def _check_fits(program: Program, dimensions: Dimensions, fits: Mapping[str, Fit], widths: Widths) -> None:
+    """Refuse what a file was given to hold and its graph does not fit."""
+    leaves = {axis.name: leaf for axis, leaf in dimensions.axes().items()}
+    readers = {
+        read.node.name: (read, widths[name]) for name in widths for read in reads(dimensions, leaves[name])
+    }
+    for layer, fit in fits.items():
+        read, width = readers.get(layer, (None, 0))
+        shape = None if read is None else tuple(read.node.args[1].meta["val"].shape)  # type: ignore[union-attr]
+        if read is None or shape is None or not read.by_layer:
+            raise EdgevitError(
+                f"{program.card.name} is damaged: {layer} is none of its layers that can be narrower"
+            )
+        wanted = (shape[0], int(((read.units >= 0) & (read.units < width)).sum()), *shape[2:])
+        if tuple(fit.weight.shape) != wanted or not bool(torch.isfinite(fit.weight).all()):
+            raise EdgevitError(
+                f"{program.card.name} is damaged: the weight of {layer} at {width} units is "
+                f"{tuple(fit.weight.shape)}, not {wanted} finite numbers"
+            )
+
+
+def _choices(dimensions: Dimensions, keep: Mapping[Axis, range]) -> dict[Dim, torch.Tensor]:
+    leaves = dimensions.axes()
+    return {leaves[axis]: torch.tensor(list(indices)) for axis, indices in keep.items()}
+
+
+def _set(editor: Editor, layer: Node, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    for constant, value in ((layer.args[1], weight), (_bias(layer), bias)):
+        if isinstance(constant, Node) and value is not None:
+            layer.replace_input_with(constant, editor.with_value(constant, layer, value))
+
+
+def _node(program: Program, name: str) -> Node:
+    found: Node = next(node for node in program.graph.nodes if node.name == name)
+    return found
+
+
+def _bias(layer: Node) -> Node | None:
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    return bias if isinstance(bias, Node) else None
