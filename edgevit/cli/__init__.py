@@ -20,8 +20,8 @@ from edgevit.files import abandon_staged, resumable
 
 # In the order people meet them.
 _COMMANDS = (
-    *("deploy", "capture", "inspect", "prune", "split-classes", "compress", "export", "verify"),
-    *("evaluate", "profile", "devices", "doctor"),
+    *("deploy", "capture", "inspect", "prune", "split-classes", "elastic", "compress"),
+    *("export", "verify", "evaluate", "profile", "devices", "doctor"),
 )
 
 _FAILED, _BAD_INPUT, _BUG = 1, 2, 70

@@ -20,7 +20,9 @@ _SHOWN = 5
 @click.argument("program")
 @click.option("--quantize", "precision", metavar="BITS", help="w8a8, w8a16, w6a6, w4a8, w4a4 or w8.")
 @click.option("--recipe", metavar="FILE", help="Repeat what a recipe says.")
-@click.option("--calib", metavar="DIR", required=True, help="Images to calibrate with, labelled or not.")
+@click.option("--submodel", metavar="NAME", help="Of a nested Program: the name of a slice, or widths: 0.5.")
+@click.option("--slices", metavar="FILE", help="That has the name.  [default: beside PROGRAM]")
+@click.option("--calib", metavar="DIR", help="Images to calibrate with, labelled or not.")
 @click.option("-o", "--output", "output_file", metavar="FILE", required=True, help="The .pt2 file to write.")
 @click.option("--engine", metavar="NAME", help="edgevit or nncf.  [default: edgevit]")
 @click.option("--method", metavar="NAME", help="minmax, hessian or reconstruct.  [default: reconstruct]")
@@ -55,7 +57,9 @@ def command(
     program: str,
     precision: str | None,
     recipe: str | None,
-    calib: str,
+    submodel: str | None,
+    slices: str | None,
+    calib: str | None,
     output_file: str,
     torch_device: str,
     on_bad_image: Any,
@@ -64,9 +68,17 @@ def command(
     quiet: bool,
     **choices: Any,
 ) -> None:
-    """Quantize PROGRAM, a .pt2 file, with the images of a folder."""
+    """Quantize PROGRAM, a .pt2 file, with the images of a folder, or take a submodel out of it."""
     output.prepare(as_json=as_json, quiet=quiet)
+    if submodel is not None:
+        given = {"quantize": precision, "recipe": recipe, "calib": calib, **choices}
+        _extract(program, submodel, slices, output_file, given, force=force, as_json=as_json)
+        return
+    if slices is not None:
+        raise click.UsageError("--slices without --submodel: say which of them")
     wanted = _recipe(precision, recipe, choices)
+    if calib is None:
+        raise click.UsageError("--calib is missing: a folder of images to calibrate with")
     from edgevit.compression import compress, summary
 
     result = compress(
@@ -84,11 +96,39 @@ def command(
     print_result(result)
 
 
+def _extract(
+    program: str,
+    submodel: str,
+    slices: str | None,
+    path: str,
+    given: dict[str, Any],
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Take a submodel out of a nested Program."""
+    other = next((name.replace("_", "-") for name, value in given.items() if value not in (None, ())), None)
+    if other is not None:
+        raise click.UsageError(f"--{other} with --submodel: take the submodel out first, then compress that")
+    from edgevit.measured_submodels import extract_file, summary
+
+    result = extract_file(program, submodel, output=path, slices=slices, force=force)
+    if as_json:
+        output.print_json(summary(result))
+        return
+    (parameters, fewer), (macs, less) = result.parameters, result.macs
+    click.echo(
+        f"{output.TICK} {result.path}  {fewer / 1e6:.3g} of {parameters / 1e6:.3g} million parameters, "
+        f"{less / 1e6:.4g} of {macs / 1e6:.4g} million multiply-accumulates; it computes what its parent does"
+    )
+    click.echo(f"next: edgevit export {result.path} --to onnx -o {result.path.with_suffix('')}-onnx")
+
+
 def _recipe(precision: str | None, path: str | None, choices: dict[str, Any]) -> QuantizeRecipe:
     """What was asked for: on the command line, or in a file."""
     given = {name: value for name, value in choices.items() if value not in (None, ())}
     if (precision is None) == (path is None):
-        raise click.UsageError("give either --quantize BITS or --recipe FILE")
+        raise click.UsageError("give one of --quantize BITS, --recipe FILE and --submodel NAME")
     from edgevit.recipe import QuantizeRecipe, Recipe
 
     if path is None:

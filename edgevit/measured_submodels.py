@@ -1,0 +1,207 @@
+"""Submodels in files: any Program made elastic, and one of a nested Program's submodels taken out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevit.errors import EdgevitError
+from edgevit.files import check_output, staged_folder
+from edgevit.graph.axes import Role
+from edgevit.graph.costs import count_macs
+from edgevit.graph.program import Array, Program
+from edgevit.images import ImageFolder, ImageReader, OnBadImage, open_folder
+from edgevit.progress import track
+from edgevit.pruning.compensation import FEWEST_IMAGES
+from edgevit.pruning.dataset import Labels
+from edgevit.submodels.consistency import Reference
+from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, ElasticResult, make_elastic, widths_of
+from edgevit.submodels.extraction import extract, masked
+from edgevit.submodels.nesting import nesting_of
+from edgevit.submodels.slices import Slice, Slices, read_slices, slices_beside, weights_of
+from edgevit.submodels.widths import parse_widths
+
+# Images, other than those that layers are fitted with, on which slices are compared with their parent.
+_JUDGED = 256
+# Of the largest logit: what two orders of the same sum may differ by.
+_SAME = 1e-4
+_CHECKED = 4
+
+
+@dataclass(frozen=True)
+class MeasuredElastic:
+    """What `elastic_folder` made.
+
+    Attributes:
+        path: of the elastic Program.
+        slices: what was measured of its uniform submodels, and the file that says it.
+        elastic: the Program, and what it took.
+    """
+
+    path: Path
+    slices: Slices
+    elastic: ElasticResult
+
+
+@dataclass(frozen=True)
+class Submodel:
+    """What `extract_file` made.
+
+    Attributes:
+        path: of the submodel.
+        program: the same.
+        parameters: trainable values of the parent and of the submodel.
+        macs: multiply-accumulates for one image, likewise.
+    """
+
+    path: Path
+    program: Program
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+
+
+def elastic_folder(
+    program: Program | str | Path,
+    *,
+    calib: str | Path,
+    output: str | Path,
+    roles: Collection[Role] = DEFAULT_ROLES,
+    shares: Sequence[float] = SHARES,
+    images: int = 256,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "fail",
+    force: bool = False,
+) -> MeasuredElastic:
+    """Make a Program elastic with the images of a folder, and measure its uniform submodels on others.
+
+    Args:
+        program: a float Program, or its ``.pt2``.
+        calib: a folder of images; where it has labels, accuracy is measured as well. Where it has no more
+            images than layers are fitted with, these are measured on.
+        output: the ``.pt2`` file to write; slices are written beside it, as ``.slices.yaml``.
+        roles: of the axes that may be narrower.
+        shares: of the units of an axis, at which it is nested.
+        images: of the folder, drawn by chance, to fit layers with.
+        seed: of what is drawn.
+        on_bad_image: "fail" or "skip".
+        force: replace what is there.
+
+    Raises:
+        EdgevitError: when anything cannot be used.
+    """
+    path = Path(output)
+    if path.suffix != ".pt2":
+        raise EdgevitError(f"--output: {path} must end in .pt2")
+    for file in (path, slices_beside(path)):
+        check_output(file, force=force)
+    program = program if isinstance(program, Program) else Program.load(program)
+    folder = open_folder(calib, num_classes=program.num_classes, class_names=program.card.labels)
+    if images < FEWEST_IMAGES:
+        raise EdgevitError(f"--images: {images} are too few to fit layers with; {FEWEST_IMAGES} at least")
+    drawn = folder.sample(min(images, len(folder)), seed)
+    read = ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image).read_all()
+    made = make_elastic(program, read, roles=roles, shares=shares, seed=seed)
+    others = folder.without(drawn).sample(_JUDGED, seed)
+    judged, labels = _labelled(program, others if len(others) else drawn, on_bad_image)
+    slices = Slices(
+        parent=weights_of(made.program),
+        images=len(judged),
+        slices=tuple(_uniform(made.program, shares, Reference.of(made.program, judged, labels))),
+    )
+    with staged_folder(path.parent) as stage:
+        made.program.save(stage / path.name)
+        slices.write(slices_beside(stage / path.name))
+    return MeasuredElastic(path, slices, made)
+
+
+def _labelled(program: Program, folder: ImageFolder, on_bad_image: OnBadImage) -> tuple[Array, Labels | None]:
+    batches = list(ImageReader(folder, program.card.preprocessing, on_bad_image=on_bad_image))
+    labels = None if folder.labels is None else [label for batch in batches for label in batch.labels or ()]
+    images = np.concatenate([batch.images for batch in batches])
+    return images, None if labels is None else np.asarray(labels, dtype=np.int64)
+
+
+def _uniform(parent: Program, shares: Sequence[float], reference: Reference) -> list[Slice]:
+    """A slice for each share of the units of all axes."""
+    nesting = nesting_of(parent)
+    found = []
+    for share in track(sorted({*shares, 1.0}), "measuring slices", len({*shares, 1.0})):
+        widths = {name: widths_of(allowed[-1], (share,))[0] for name, allowed in nesting.widths.items()}
+        small = extract(parent, widths)
+        found.append(
+            Slice(
+                name=f"{share:g}" if share < 1 else "1.0",
+                widths=widths,
+                parameters=small.parameter_count,
+                macs=count_macs(small),
+                **asdict(reference.consistency(small)),
+            )
+        )
+    return found
+
+
+def extract_file(
+    program: Program | str | Path,
+    submodel: str,
+    *,
+    output: str | Path,
+    slices: str | Path | None = None,
+    force: bool = False,
+) -> Submodel:
+    """Take a submodel out of a nested Program, and check that it computes what its parent does.
+
+    Args:
+        program: a nested Program, or its ``.pt2``.
+        submodel: the name of a slice, or widths (`edgevit.submodels.widths.parse_widths`).
+        output: the ``.pt2`` file to write.
+        slices: the file that has the name; None for the one beside the Program's file.
+        force: replace what is there.
+
+    Raises:
+        EdgevitError: when the Program is not nested, or has no such submodel.
+    """
+    path = Path(output)
+    if path.suffix != ".pt2":
+        raise EdgevitError(f"--output: {path} must end in .pt2")
+    check_output(path, force=force)
+    beside = None if isinstance(program, Program) else slices_beside(Path(program))
+    parent = program if isinstance(program, Program) else Program.load(program)
+    nesting = nesting_of(parent)
+    named = None
+    if slices is not None or (beside is not None and beside.exists()):
+        named = read_slices(Path(slices) if slices is not None else beside, parent).named(submodel)  # type: ignore[arg-type]
+    widths = dict(named.widths) if named is not None else parse_widths(submodel, nesting)
+    small = extract(parent, widths)
+    _check_equal(parent, small, widths)
+    small.save(path, force=force)
+    return Submodel(
+        path=path,
+        program=small,
+        parameters=(parent.parameter_count, small.parameter_count),
+        macs=(count_macs(parent), count_macs(small)),
+    )
+
+
+def _check_equal(parent: Program, small: Program, widths: dict[str, int]) -> None:
+    """A submodel gives what its parent gives with everything zero that it lacks; anything else is a bug."""
+    noise = np.random.default_rng(0).standard_normal((_CHECKED, *(int(n) for n in parent.input_shape[1:])))
+    images = noise.astype(np.float32)
+    expected, found = (one.run(images)[0] for one in (masked(parent, widths), small))
+    if not np.abs(found - expected).max() <= _SAME * np.abs(expected).max():
+        raise AssertionError(f"the submodel of {parent.card.name} does not compute what its parent does")
+
+
+def summary(result: MeasuredElastic | Submodel) -> dict[str, Any]:
+    """Everything that was measured, as plain values."""
+    if isinstance(result, Submodel):
+        return {
+            "version": 1,
+            "program": result.path.name,
+            "parameters": result.parameters,
+            "macs": result.macs,
+        }
+    return {"version": 1, "program": result.path.name, **result.slices.model_dump(exclude={"version"})}

@@ -1,0 +1,159 @@
+"""`edgevit elastic` and `edgevit compress --submodel`: what they write, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from edgevit.cli import run
+from edgevit.graph.program import Program
+from edgevit.submodels.extraction import extract
+from edgevit.submodels.nesting import nesting_of
+from edgevit.submodels.slices import read_slices
+from tests.pruning.patterns import LABELS, learned, patterns
+from tests.submodels.helpers import logits, relative
+from tests.test_cli import refused
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    images, labels = patterns(60)
+    pixels = ((images.permute(0, 2, 3, 1).numpy() + 1) * 127.5).round().astype(np.uint8)
+    for number, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+        (root / LABELS[label]).mkdir(exist_ok=True)
+        assert cv2.imwrite(str(root / LABELS[label] / f"{number}.png"), image[..., ::-1])
+    return root
+
+
+@pytest.fixture(scope="module")
+def parent(folder, tmp_path_factory) -> Path:
+    """An elastic Program, and its slices beside it."""
+    out = tmp_path_factory.mktemp("elastic")
+    start = learned().save(out / "start.pt2")
+    assert run(elastic(start, folder, out / "elastic.pt2", "--widths", "0.25,0.5")) == 0
+    return out / "elastic.pt2"
+
+
+def elastic(program: Path, folder: Path, out: Path, *more: object) -> list[str]:
+    given = ["elastic", program, "--calib", folder, "-o", out, "--images", 32, "--quiet", *more]
+    return [str(word) for word in given]
+
+
+def submodel(parent: Path, name: str, out: Path, *more: object) -> list[str]:
+    return [str(word) for word in ("compress", parent, "--submodel", name, "-o", out, "--quiet", *more)]
+
+
+def test_an_elastic_program_and_its_slices_are_written(parent):
+    program = Program.load(parent)
+    assert sorted(path.name for path in parent.parent.iterdir()) == [
+        "elastic.pt2",
+        "elastic.slices.yaml",
+        "start.pt2",
+    ]
+    slices = read_slices(parent.with_name("elastic.slices.yaml"), program)
+    assert [one.name for one in slices.slices] == ["0.25", "0.5", "1.0"]
+    # Those that layers were not fitted with.
+    assert slices.images == 28
+    whole = slices.slices[-1]
+    assert (whole.agreement, whole.parameters) == (100.0, program.parameter_count)
+    assert [one.macs for one in slices.slices] == sorted(one.macs for one in slices.slices)
+    assert slices.slices[0].divergence > whole.divergence
+    assert all(one.accuracy is not None for one in slices.slices)
+    assert program.card.steps[-1].name == "elastic"
+
+
+def test_a_submodel_by_the_name_of_a_slice_and_by_its_widths(parent, tmp_path, capsys):
+    assert run(submodel(parent, "0.5", tmp_path / "named.pt2", "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    widths = nesting_of(Program.load(parent)).widths
+    text = ",".join(str(allowed[1]) for allowed in widths.values())
+    assert run(submodel(parent, text, tmp_path / "listed.pt2")) == 0
+    named, listed = (Program.load(tmp_path / f"{name}.pt2") for name in ("named", "listed"))
+    images, _ = patterns(6)
+    expected = extract(Program.load(parent), {name: allowed[1] for name, allowed in widths.items()})
+    for found in (named, listed):
+        assert relative(logits(found, images), logits(expected, images)) == 0
+    assert printed["parameters"] == [learned().parameter_count, named.parameter_count]
+
+
+def test_a_name_of_ones_own(parent, tmp_path):
+    data = yaml.safe_load(parent.with_name("elastic.slices.yaml").read_text())
+    data["slices"][0]["name"] = "small"
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(data))
+    assert run(submodel(parent, "small", tmp_path / "small.pt2", "--slices", own)) == 0
+    assert Program.load(tmp_path / "small.pt2").parameter_count == data["slices"][0]["parameters"]
+
+
+def test_without_other_images_those_that_were_fitted_with_are_measured_on(folder, tmp_path):
+    out = tmp_path / "out"
+    start = learned().save(tmp_path / "start.pt2")
+    assert run([*elastic(start, folder, out / "e.pt2", "--widths", "0.5"), "--images", "60"]) == 0
+    assert read_slices(out / "e.slices.yaml", Program.load(out / "e.pt2")).images == 60
+
+
+class TestMistakes:
+    """Each gives one sentence and leaves nothing behind."""
+
+    def test_a_program_that_is_not_nested(self, capsys, tmp_path):
+        start = learned().save(tmp_path / "start.pt2")
+        sentence = refused(capsys, 2, *submodel(start, "0.5", tmp_path / "out" / "x.pt2"))
+        assert "patterns is not nested: it holds no submodels; make one that does with" in sentence
+        assert not (tmp_path / "out").exists()
+
+    def test_a_width_that_there_is_not(self, parent, capsys, tmp_path):
+        sentence = refused(capsys, 2, *submodel(parent, "0.3", tmp_path / "x.pt2"))
+        assert (
+            "--submodel 0.3: block.fc1:hidden would have 19.2 of 64 units; it is nested at 16, 32, 64"
+            in sentence
+        )
+
+    def test_slices_of_another_model(self, parent, capsys, tmp_path):
+        data = yaml.safe_load(parent.with_name("elastic.slices.yaml").read_text())
+        other = tmp_path / "other.yaml"
+        other.write_text(yaml.safe_dump(data | {"parent": "0" * 64}))
+        sentence = refused(capsys, 2, *submodel(parent, "0.5", tmp_path / "x.pt2", "--slices", other))
+        assert "its slices are of another model than patterns" in sentence
+
+    def test_slices_with_a_key_that_is_unknown(self, parent, capsys, tmp_path):
+        other = tmp_path / "other.yaml"
+        other.write_text(parent.with_name("elastic.slices.yaml").read_text() + "slice: 1\n")
+        sentence = refused(capsys, 2, *submodel(parent, "0.5", tmp_path / "x.pt2", "--slices", other))
+        assert 'slice: unknown key; did you mean "slices"' in sentence
+
+    def test_a_submodel_and_bits_at_once(self, parent, capsys, tmp_path):
+        sentence = refused(capsys, 2, *submodel(parent, "0.5", tmp_path / "x.pt2", "--quantize", "w8a8"))
+        assert "--quantize with --submodel: take the submodel out first" in sentence
+
+    def test_slices_without_a_submodel(self, parent, folder, capsys, tmp_path):
+        words = ("compress", parent, "--calib", folder, "--slices", "x.yaml", "-o", tmp_path / "x.pt2")
+        assert "--slices without --submodel" in refused(capsys, 2, *map(str, words))
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (("--widths", "half"), "--widths half: give shares"),
+            (("--widths", "0.5,1.5"), "--widths: 1.5 is no share"),
+            (("--role", "layers"), "--role: 'layers' is unknown"),
+            (("--role", "channels"), "has no axis of role channels that may be narrower"),
+            (("--role", "value", "--role", "heads"), "reads two axes; let one --role alone be elastic"),
+            (("--role", "query-key"), "reads an axis, and is no layer without groups"),
+            (("--images", "8"), "--images: 8 are too few to fit layers with; 16 at least"),
+        ],
+    )
+    def test_options_of_elastic(self, more, message, folder, capsys, tmp_path):
+        start = learned().save(tmp_path / "start.pt2")
+        sentence = refused(capsys, 2, *elastic(start, folder, tmp_path / "out" / "e.pt2", *more))
+        assert message in sentence
+        assert not (tmp_path / "out").exists()
+
+    def test_what_is_there_is_not_replaced(self, parent, folder, capsys):
+        start = parent.with_name("start.pt2")
+        assert "--force" in refused(capsys, 2, *elastic(start, folder, parent))
+        assert "--force" in refused(capsys, 2, *submodel(parent, "0.5", parent))
