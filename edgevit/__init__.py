@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from edgevit.pruning.prune import prune
     from edgevit.pruning.split import read_split
     from edgevit.quant.quantizing import quantize
+    from edgevit.submodels.elastic import elastic
+    from edgevit.submodels.extraction import extract
 
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
 _HOMES = {
@@ -35,7 +37,9 @@ _HOMES = {
     "deploy": "edgevit.deployment",
     "devices": "edgevit.profiles",
     "doctor": "edgevit.diagnosis",
+    "elastic": "edgevit.submodels.elastic",
     "evaluate": "edgevit.export.evaluate",
+    "extract": "edgevit.submodels.extraction",
     "inspect": "edgevit.graph.inspection",
     "profile": "edgevit.profiling",
     "prune": "edgevit.pruning.prune",
@@ -53,7 +57,9 @@ __all__ = [
     "deploy",
     "devices",
     "doctor",
+    "elastic",
     "evaluate",
+    "extract",
     "inspect",
     "profile",
     "prune",

@@ -19,7 +19,7 @@ from edgevit.progress import track
 from edgevit.pruning.compensation import FEWEST_IMAGES
 from edgevit.pruning.dataset import Labels
 from edgevit.submodels.consistency import Reference
-from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, ElasticResult, make_elastic, widths_of
+from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, ElasticResult, elastic, widths_of
 from edgevit.submodels.extraction import extract, masked
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.slices import Slice, Slices, read_slices, slices_beside, weights_of
@@ -104,7 +104,7 @@ def elastic_folder(
         raise EdgevitError(f"--images: {images} are too few to fit layers with; {FEWEST_IMAGES} at least")
     drawn = folder.sample(min(images, len(folder)), seed)
     read = ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image).read_all()
-    made = make_elastic(program, read, roles=roles, shares=shares, seed=seed)
+    made = elastic(program, read, roles=roles, shares=shares, seed=seed)
     others = folder.without(drawn).sample(_JUDGED, seed)
     judged, labels = _labelled(program, others if len(others) else drawn, on_bad_image)
     slices = Slices(

@@ -79,7 +79,8 @@ def print_slices(slices: Slices) -> None:
             f"{one.name:>8}  {one.macs / 1e6:8.4g}  {one.parameters / 1e6:8.3g}  {one.agreement:9.2f}%  "
             f"{one.divergence:8.3g}"
         )
-        click.echo(line + (f"  {one.accuracy:6.2f}%  {one.neighbour:6.2f}%" if labelled else ""))
+        neighbour = "      -" if one.neighbour is None else f"{one.neighbour:6.2f}%"
+        click.echo(line + (f"  {one.accuracy:6.2f}%  {neighbour}" if labelled else ""))
     click.echo(f"of {slices.images} images")
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from edgevit.errors import EdgevitError
 from edgevit.graph.predictions import divergence
 from edgevit.graph.program import Array, Program
 from edgevit.pruning.dataset import Labels
@@ -28,7 +27,7 @@ class Consistency:
         divergence: KL(parent || submodel) of the predictions, in nats.
         accuracy: top-1 percent of the submodel; None without labels.
         neighbour: percent of images whose nearest other image has their class, by the cosine of the
-            submodel's features with the parent's; None without labels.
+            submodel's features with the parent's; None without labels, or where there are fewer features.
     """
 
     agreement: float
@@ -64,23 +63,15 @@ class Reference:
         return cls(images, logits, features, labels)
 
     def consistency(self, submodel: Program) -> Consistency:
-        """How far a submodel says the same.
-
-        Raises:
-            EdgevitError: when its features are of another width.
-        """
+        """How far a submodel says the same."""
         logits, features = _outputs(submodel, self.images)
-        if features.shape != self.features.shape:
-            raise EdgevitError(
-                f"{submodel.card.name}: its features have {features.shape[1]} numbers, its parent's "
-                f"{self.features.shape[1]}; only submodels of the same width can be compared"
-            )
         best = logits.argmax(1)
         accuracy = neighbour = None
         if self.labels is not None:
             labels = torch.from_numpy(self.labels)
             accuracy = _percent(best == labels)
-            neighbour = _percent(labels[self._nearest(features)] == labels)
+            if features.shape == self.features.shape:
+                neighbour = _percent(labels[self._nearest(features)] == labels)
         return Consistency(
             agreement=_percent(best == self.logits.argmax(1)),
             divergence=float(divergence(self.logits.double(), logits.double())),

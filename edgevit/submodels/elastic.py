@@ -56,7 +56,7 @@ class ElasticResult:
     images: int
 
 
-def make_elastic(
+def elastic(
     program: Program,
     images: Array,
     *,

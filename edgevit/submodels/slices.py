@@ -31,7 +31,8 @@ class Slice(Strict):
         agreement: percent of images for which it finds the class that its parent finds.
         divergence: KL(parent || submodel) of the predictions, in nats.
         accuracy: top-1 percent; absent without labels.
-        neighbour: top-1 percent of the nearest neighbour among the parent's features; likewise.
+        neighbour: top-1 percent of the nearest neighbour among the parent's features; likewise, and where the
+            submodel has fewer.
     """
 
     name: Text

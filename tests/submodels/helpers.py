@@ -7,14 +7,14 @@ import functools
 import torch
 
 from edgevit.graph.program import Program
-from edgevit.submodels.elastic import make_elastic
+from edgevit.submodels.elastic import elastic
 from tests.pruning.patterns import learned, patterns
 
 
 @functools.cache
-def elastic() -> Program:
+def nested() -> Program:
     """A trained ViT of one block, nested by its hidden layer and its heads."""
-    return make_elastic(learned(), patterns(64)[0].numpy(), roles=("hidden", "heads")).program
+    return elastic(learned(), patterns(64)[0].numpy(), roles=("hidden", "heads")).program
 
 
 def logits(program: Program, images: torch.Tensor) -> torch.Tensor:

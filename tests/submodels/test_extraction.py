@@ -14,19 +14,19 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.axes import find_axes
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
-from edgevit.submodels.elastic import make_elastic, sort_units, widths_of
+from edgevit.submodels.elastic import elastic, sort_units, widths_of
 from edgevit.submodels.extraction import extract, masked
 from edgevit.submodels.nesting import Fit, Nesting, nesting_of, with_nesting
 from tests.conformance import program_of as zoo_program
 from tests.masking import masked as masked_units
 from tests.pruning.patterns import learned, patterns
-from tests.submodels.helpers import elastic, logits, relative
+from tests.submodels.helpers import logits, nested, relative
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_a_submodel_equals_its_masked_parent(data):
-    parent = elastic()
+    parent = nested()
     widths = {
         name: data.draw(st.sampled_from(allowed), label=name)
         for name, allowed in nesting_of(parent).widths.items()
@@ -57,7 +57,7 @@ def test_prefixes_of_a_real_model_without_fits_are_plain_slices(name):
 def test_the_parent_and_the_whole_submodel_compute_what_the_model_did():
     images, _ = patterns(24)
     expected = logits(learned(), images)
-    parent = elastic()
+    parent = nested()
     assert relative(logits(parent, images), expected) < 1e-5
     whole = extract(parent, {})
     assert relative(logits(whole, images), expected) < 1e-5
@@ -65,7 +65,7 @@ def test_the_parent_and_the_whole_submodel_compute_what_the_model_did():
 
 
 def test_a_saved_parent_gives_the_same_submodels(tmp_path):
-    parent = elastic()
+    parent = nested()
     loaded = Program.load(parent.save(tmp_path / "parent.pt2"))
     assert nesting_of(loaded).widths == nesting_of(parent).widths
     widths = {name: allowed[0] for name, allowed in nesting_of(parent).widths.items()}
@@ -88,13 +88,13 @@ def test_units_in_another_order_change_nothing():
 
 
 def test_what_is_rewritten_is_not_nested_any_more():
-    small = prepare_for_export(sort_units(elastic(), {}))
+    small = prepare_for_export(sort_units(nested(), {}))
     with pytest.raises(EdgevitError, match="is not nested: it holds no submodels"):
         extract(small, {})
 
 
 def test_the_steps_of_a_submodel_say_what_it_is():
-    parent = elastic()
+    parent = nested()
     widths = {name: allowed[0] for name, allowed in nesting_of(parent).widths.items()}
     step = extract(parent, widths).card.steps[-1]
     assert step.name == "submodel"
@@ -111,7 +111,7 @@ def test_the_steps_of_a_submodel_say_what_it_is():
 def test_widths_that_there_are_not_are_refused(widths, message):
     for make in (extract, masked):
         with pytest.raises(EdgevitError, match=message):
-            make(elastic(), widths)
+            make(nested(), widths)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_nesting_that_cannot_be_is_refused(name, widths, message):
 @pytest.mark.parametrize("weight", [torch.zeros(3, 8), torch.full((32, 8), torch.nan)])
 def test_a_damaged_fit_is_refused(weight):
     name = "block.fc1:hidden"
-    layer = next(iter(nesting_of(elastic()).fits[name, 8]))
+    layer = next(iter(nesting_of(nested()).fits[name, 8]))
     made = Nesting({name: (8, 64)}, {(name, 8): {layer: Fit(weight, None)}})
     with pytest.raises(EdgevitError, match="is damaged: the weight of"):
         extract(with_nesting(prepare_for_export(learned()), made), {name: 8})
@@ -144,7 +144,7 @@ def _images() -> np.ndarray:
 
 
 def test_fitted_layers_err_less_than_their_first_columns():
-    made = make_elastic(learned(), _images())
+    made = elastic(learned(), _images())
     assert made.errors
     for key, (before, after) in made.errors.items():
         assert after <= before, key
