@@ -44,10 +44,11 @@ from edgevit.profiling.relative import all_relative  # noqa: E402
 from edgevit.pruning.classwise import check_split, split_with  # noqa: E402
 from edgevit.pruning.dataset import Images, Labels, held_out, outputs_of, read_labelled  # noqa: E402
 from edgevit.pruning.heads import weights_of_classifier, with_features  # noqa: E402
+from edgevit.pruning.loop import TrainingOptions  # noqa: E402
 from edgevit.pruning.options import SplitOptions  # noqa: E402
 from edgevit.pruning.parts import costs_of  # noqa: E402
 from edgevit.pruning.split import CONTROL_FILE, Split, read_split  # noqa: E402
-from edgevit.pruning.training import TrainingOptions, train  # noqa: E402
+from edgevit.pruning.training import train  # noqa: E402
 from edgevit.quant.quantizing import quantize  # noqa: E402
 
 CLASSES = 10

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 from edgevit.errors import EdgevitError, closest
 from edgevit.pruning.assignment import MOST_MODELS, Device
 from edgevit.pruning.compensation import FEWEST_IMAGES
+from edgevit.pruning.loop import TrainingOptions
 from edgevit.pruning.prune import check_share
-from edgevit.pruning.training import TrainingOptions
 from edgevit.pruning.workers import Parallel, Workers
 
 Grouping = Literal["best", "random", "confusion"]

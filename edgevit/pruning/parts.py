@@ -19,8 +19,9 @@ from edgevit.graph.program import Program
 from edgevit.pruning.allocation import narrowest
 from edgevit.pruning.dataset import Images, Indices, Labels
 from edgevit.pruning.heads import weights_of_classifier, with_classes
+from edgevit.pruning.loop import TrainingOptions
 from edgevit.pruning.prune import Pruner
-from edgevit.pruning.training import TrainingOptions, train
+from edgevit.pruning.training import train
 
 # The width of the whole, the widths of attention, and hidden widths; heads stay, as their number is small and
 # the widths within them shrink as far.

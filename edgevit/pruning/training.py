@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,14 @@ from torch.nn import functional
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.card import Step
-from edgevit.graph.checkpoint import Checkpoint
 from edgevit.graph.devices import check_device, moved
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor
 from edgevit.graph.weights import digest
-from edgevit.progress import track
-from edgevit.pruning.augmentation import augmented
-from edgevit.pruning.checkpoint import Parameters, Progress, checkpoint_at, go_on, keep
+from edgevit.pruning.checkpoint import Parameters, checkpoint_at
 from edgevit.pruning.heads import with_features
-from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
+from edgevit.pruning.loop import Loop, TrainingOptions
+from edgevit.pruning.steps import check_labels
 
 # A weight (classes, width) and a bias (classes,).
 Classifier = tuple[Tensor, Tensor]
@@ -33,65 +29,6 @@ Classifier = tuple[Tensor, Tensor]
 _WEIGHT, _BIAS = "features.weight", "features.bias"
 # Images that it is first fitted to, and its ridge relative to the mean square of a feature.
 _FITTED, _RIDGE = 1024, 1e-2
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How a Program is trained.
-
-    Attributes:
-        epochs: passes over the images; with 0 nothing is trained.
-        batch: images in a step.
-        lr: learning rate of AdamW at its highest.
-        weight_decay: of weights; biases, norms and other vectors have none.
-        warm_up: share of the steps in which the rate rises to `lr`; then it falls to 0 as a cosine does.
-        alpha: share that the teacher has of the loss, where there is one; the labels have the rest.
-        beta: weight of the loss of features, where the teacher's are given.
-        gamma: weight of the loss of what the teacher's classifier answers to them, where it is given.
-        temperature: what the logits of teacher and student are divided by before they are compared.
-        label_smoothing: share of a label that is spread over all classes.
-        clip: largest norm of the gradient of all parameters together; larger ones are scaled down.
-        flip: whether half of the images, chosen anew each time, are mirrored left to right.
-        crop_padding: pixels of zeros put around each image before a window of its size is cut out at random;
-            0 leaves images where they are.
-        seed: of the order of the images and of what is done to them.
-
-    Raises:
-        EdgevitError: naming the first that cannot be.
-    """
-
-    epochs: int = 10
-    batch: int = 64
-    lr: float = 1e-4
-    weight_decay: float = 0.05
-    warm_up: float = 0.1
-    alpha: float = 0.5
-    beta: float = 1.0
-    gamma: float = 1.0
-    temperature: float = 2.0
-    label_smoothing: float = 0.0
-    clip: float = 1.0
-    flip: bool = False
-    crop_padding: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        limits = {
-            "epochs": (self.epochs >= 0, "at least 0"),
-            "batch": (self.batch >= 1, "at least 1"),
-            "lr": (0 < self.lr <= 1, "above 0 and at most 1"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
-            "warm_up": (0 <= self.warm_up < 1, "at least 0 and below 1"),
-            "alpha": (0 <= self.alpha <= 1, "0 to 1"),
-            "beta": (0 <= self.beta < math.inf, "at least 0"),
-            "gamma": (0 <= self.gamma < math.inf, "at least 0"),
-            "temperature": (0 < self.temperature < math.inf, "above 0"),
-            "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
-            "clip": (self.clip > 0, "above 0"),
-            "crop_padding": (self.crop_padding >= 0, "at least 0"),
-            "seed": (self.seed >= 0, "at least 0"),
-        }
-        check_options(self, limits)
 
 
 @dataclass(frozen=True)
@@ -199,13 +136,24 @@ def train(
     saved = None if checkpoint is None else checkpoint_at(checkpoint, _run_of(program, data, options))
     training = _Training(program, data, options, torch_device)
     progress = training.run(saved)
-    trained = _with_parameters(program, training.parameters, options, data, progress)
+    step = Step(
+        name="train",
+        options={
+            **asdict(options),
+            "images": len(data.images),
+            "teacher": data.teacher is not None,
+            "features": data.features is not None,
+            "classifier": data.weight is not None,
+        },
+        measured={"seconds": round(progress.seconds, 1), "loss": progress.losses[-1]},
+    )
+    trained = with_parameters(program, training.parameters, step)
     if saved is not None:
         saved.remove()
     return trained
 
 
-class _Training:
+class _Training(Loop):
     """The parameters of a graph, what changes them, and what they learn from.
 
     Attributes:
@@ -224,59 +172,20 @@ class _Training:
         self._options = options
         self._device = torch_device
         self._map = {} if data.features is None else self._first_map(data.features)
-        self._learned = self.parameters | self._map
-        self._optimizer = optimizer_of(list(self._learned.values()), options.weight_decay)
+        super().__init__(self.parameters | self._map, len(data.images), options)
 
-    def run(self, checkpoint: Checkpoint | None) -> Progress:
-        """Train to the end, from where the checkpoint stands."""
-        progress = Progress() if checkpoint is None else go_on(checkpoint, self._learned, self._optimizer)
-        for epoch in range(len(progress.losses), self._options.epochs):
-            started = time.monotonic()
-            loss = self._epoch(epoch)
-            seconds = progress.seconds + time.monotonic() - started
-            progress = Progress((*progress.losses, loss), seconds)
-            if checkpoint is not None:
-                keep(checkpoint, self._learned, self._optimizer, progress)
-        return progress
-
-    def _epoch(self, epoch: int) -> float:
-        """One pass over the images; returns the mean loss."""
-        options = self._options
-        generator = generator_of(options.seed, epoch)
-        chunks = list(chunks_of(len(self._data.images), options.batch, generator))
-        losses = []
-        for index, chosen in enumerate(track(chunks, f"epoch {epoch + 1} of {options.epochs}", len(chunks))):
-            # Of the steps and one more: neither the first nor the last is wasted at a rate of 0.
-            done = (epoch * len(chunks) + index + 1) / (options.epochs * len(chunks) + 1)
-            losses.append(self._step(chosen, generator, options.lr * rate(done, options.warm_up)))
-        loss = float(torch.stack(losses).mean())
-        finite = all(bool(torch.isfinite(value).all()) for value in self._learned.values())
-        if not (math.isfinite(loss) and finite):
-            raise EdgevitError(
-                f"lr: in epoch {epoch + 1} the loss was no number any more (NaN or infinity); "
-                f"take a learning rate below {options.lr:g}, or images that are less large"
-            )
-        return loss
-
-    def _step(self, chosen: Tensor, generator: torch.Generator, lr: float) -> Tensor:
+    def loss(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """Of a batch, as `train` says."""
         images = self._taken(self._data.images, chosen).float()
-        images = augmented(
-            images, flip=self._options.flip, crop_padding=self._options.crop_padding, generator=generator
-        )
+        images = self.augmented(images, generator)
         labels = self._taken(self._data.labels, chosen)
         teacher = None if self._data.teacher is None else self._taken(self._data.teacher, chosen).float()
         outputs = _several(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
-        loss = _loss(outputs[0], labels, teacher, self._options)
+        loss = loss_of(outputs[0], labels, teacher, self._options)
         if self._data.features is not None:
             wanted = self._taken(self._data.features, chosen)
             loss = loss + self._loss_of_features(outputs[-1], wanted)
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._learned.values(), self._options.clip)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
-        return loss.detach()
+        return loss
 
     def _loss_of_features(self, own: Tensor, wanted: Tensor) -> Tensor:
         options, data = self._options, self._data
@@ -286,7 +195,7 @@ class _Training:
             return loss
         weight, bias = data.weight.to(self._device), data.bias.to(self._device)
         own_answers, answers = (functional.linear(features, weight, bias) for features in (found, wanted))
-        return loss + options.gamma * _distance(own_answers, answers, options.temperature)
+        return loss + options.gamma * distance(own_answers, answers, options.temperature)
 
     def _taken(self, values: Tensor, chosen: Tensor) -> Tensor:
         return values[chosen.to(values.device)].to(self._device)
@@ -317,38 +226,27 @@ def _several(outputs: Any) -> tuple[Tensor, ...]:
     return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
 
 
-def _loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, options: TrainingOptions) -> Tensor:
+def loss_of(logits: Tensor, labels: Tensor, teacher: Tensor | None, options: TrainingOptions) -> Tensor:
+    """By labels and, where there is a teacher, by its logits: see `train`."""
     by_labels = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
     if teacher is None:
         return by_labels
-    by_teacher = _distance(logits, teacher, options.temperature)
+    by_teacher = distance(logits, teacher, options.temperature)
     return options.alpha * by_teacher + (1 - options.alpha) * by_labels
 
 
-def _distance(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def distance(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(logits / T)): its gradient is of the same size at each T."""
     student, target = (functional.log_softmax(values / temperature, dim=-1) for values in (logits, teacher))
     return temperature**2 * functional.kl_div(student, target, reduction="batchmean", log_target=True)
 
 
-def _with_parameters(
-    program: Program, parameters: Parameters, options: TrainingOptions, data: _Data, progress: Progress
-) -> Program:
+def with_parameters(program: Program, parameters: Parameters, step: Step) -> Program:
+    """The program with what was learned, on the processor, and a step on its card."""
     editor = Editor(program)
     for node in editor.graph.find_nodes(op="placeholder"):
         if editor.is_parameter(node) and editor.path(node) in parameters:
             editor.set_value(node, parameters[editor.path(node)].detach().cpu())
-    step = Step(
-        name="train",
-        options={
-            **asdict(options),
-            "images": len(data.images),
-            "teacher": data.teacher is not None,
-            "features": data.features is not None,
-            "classifier": data.weight is not None,
-        },
-        measured={"seconds": round(progress.seconds, 1), "loss": progress.losses[-1]},
-    )
     return Program(editor.finish("train").exported, program.card.with_step(step))
 
 

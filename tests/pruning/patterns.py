@@ -9,7 +9,8 @@ from torch import nn
 
 from edgevit.graph.card import Card, Preprocessing, Provenance
 from edgevit.graph.program import Program, export_module
-from edgevit.pruning.training import TrainingOptions, train
+from edgevit.pruning.loop import TrainingOptions
+from edgevit.pruning.training import train
 
 LABELS = ("rows", "columns", "checks", "disc", "frame", "cross")
 SIZE = 16

@@ -19,6 +19,7 @@ from edgevit.pruning.assignment import Device
 from edgevit.pruning.classwise import split_classes
 from edgevit.pruning.fusion import Fusion
 from edgevit.pruning.heads import with_features
+from edgevit.pruning.loop import TrainingOptions
 from edgevit.pruning.options import SplitOptions
 from edgevit.pruning.parts import (
     Budget,
@@ -33,7 +34,6 @@ from edgevit.pruning.parts import (
     unpacked,
 )
 from edgevit.pruning.split import CONTROL_FILE, FUSION, MANIFEST, Manifest, Split, read_split
-from edgevit.pruning.training import TrainingOptions
 from edgevit.quant.options import QuantizeOptions
 from edgevit.quant.quantizing import quantize
 from tests.pruning.helpers import classifier

@@ -20,8 +20,9 @@ from edgevit.graph.slicing import slice_axis
 from edgevit.pruning import training
 from edgevit.pruning.augmentation import augmented
 from edgevit.pruning.heads import weights_of_classifier, with_classes, with_features
+from edgevit.pruning.loop import TrainingOptions
 from edgevit.pruning.steps import chunks_of, generator_of, rate
-from edgevit.pruning.training import TrainingOptions, train
+from edgevit.pruning.training import train
 from tests.pruning.helpers import CLASSES, MODULES, classifier
 from tests.quant.helpers import SHAPE, images, logits, seeded
 from tests.rewrites.helpers import program_of
@@ -208,7 +209,7 @@ def test_the_loss_is_the_one_that_is_documented(temperature):
     kl = (target * (target.log() - (student / temperature).softmax(-1).log())).sum(1).mean()
     by_labels = -student.softmax(-1)[torch.arange(5), labels].log().mean()
     expected = 0.3 * temperature**2 * kl + 0.7 * by_labels
-    assert float(training._loss(student, labels, teacher, options)) == pytest.approx(float(expected))
+    assert float(training.loss_of(student, labels, teacher, options)) == pytest.approx(float(expected))
 
 
 @every
@@ -287,7 +288,7 @@ class StoppedError(Exception):
 
 def interrupted(monkeypatch, path, epochs: int, **changes) -> None:
     """The same run, stopped within the epoch behind so many others."""
-    original = training._Training._epoch
+    original = training.Loop._epoch
 
     def stop(self, epoch):
         loss = original(self, epoch)
@@ -296,7 +297,7 @@ def interrupted(monkeypatch, path, epochs: int, **changes) -> None:
         return loss
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(training._Training, "_epoch", stop)
+        patch.setattr(training.Loop, "_epoch", stop)
         run(path, **changes)
 
 
@@ -339,13 +340,13 @@ def test_a_run_can_be_interrupted_again_and_again(monkeypatch, tmp_path):
 def test_finished_epochs_are_not_repeated(monkeypatch, tmp_path):
     path, epochs = tmp_path / "a.checkpoint", []
     interrupted(monkeypatch, path, 2)
-    original = training._Training._epoch
+    original = training.Loop._epoch
 
     def note(self, epoch):
         epochs.append(epoch)
         return original(self, epoch)
 
-    monkeypatch.setattr(training._Training, "_epoch", note)
+    monkeypatch.setattr(training.Loop, "_epoch", note)
     run(path)
     assert epochs == [2, 3]
 
