@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgevit.quant.quantizing import quantize
     from edgevit.submodels.elastic import elastic
     from edgevit.submodels.extraction import extract
+    from edgevit.submodels.training import train_nested
 
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
 _HOMES = {
@@ -46,6 +47,7 @@ _HOMES = {
     "quantize": "edgevit.quant.quantizing",
     "read_split": "edgevit.pruning.split",
     "split_classes": "edgevit.pruning.classwise",
+    "train_nested": "edgevit.submodels.training",
     "verify": "edgevit.export.verify",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "quantize",
     "read_split",
     "split_classes",
+    "train_nested",
     "verify",
 ]
 

@@ -1,50 +1,58 @@
-"""Submodels in files: any Program made elastic, and one of a nested Program's submodels taken out of it."""
+"""Submodels in files: nested Programs made or trained, and one of their submodels taken out."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgevit.errors import EdgevitError
-from edgevit.files import check_output, staged_folder
+from edgevit.files import check_output, resumable, staged_folder
 from edgevit.graph.axes import Role
 from edgevit.graph.costs import count_macs
+from edgevit.graph.devices import check_device
 from edgevit.graph.program import Array, Program
 from edgevit.images import ImageFolder, ImageReader, OnBadImage, open_folder
 from edgevit.progress import track
 from edgevit.pruning.compensation import FEWEST_IMAGES
-from edgevit.pruning.dataset import Labels
+from edgevit.pruning.dataset import Labels, held_out, read_labelled
+from edgevit.pruning.loop import TrainingOptions
 from edgevit.submodels.consistency import Reference
-from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, ElasticResult, elastic, widths_of
+from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, elastic, widths_of
 from edgevit.submodels.extraction import extract, masked
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.slices import Slice, Slices, read_slices, slices_beside, weights_of
+from edgevit.submodels.training import NestedOptions, train_nested
 from edgevit.submodels.widths import parse_widths
 
 # Images, other than those that layers are fitted with, on which slices are compared with their parent.
 _JUDGED = 256
+# Of the images, when they are trained on as well.
+_HELD_OUT = 0.1
+_ALL = sys.maxsize
 # Of the largest logit: what two orders of the same sum may differ by.
 _SAME = 1e-4
 _CHECKED = 4
 
 
 @dataclass(frozen=True)
-class MeasuredElastic:
-    """What `elastic_folder` made.
+class MeasuredNested:
+    """What `elastic_folder` or `train_nested_folder` made.
 
     Attributes:
-        path: of the elastic Program.
-        slices: what was measured of its uniform submodels, and the file that says it.
-        elastic: the Program, and what it took.
+        path: of the nested Program.
+        slices: what was measured of its uniform submodels.
+        program: the same as at `path`.
     """
 
     path: Path
     slices: Slices
-    elastic: ElasticResult
+    program: Program
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def elastic_folder(
     seed: int = 0,
     on_bad_image: OnBadImage = "fail",
     force: bool = False,
-) -> MeasuredElastic:
+) -> MeasuredNested:
     """Make a Program elastic with the images of a folder, and measure its uniform submodels on others.
 
     Args:
@@ -93,29 +101,46 @@ def elastic_folder(
     Raises:
         EdgevitError: when anything cannot be used.
     """
-    path = Path(output)
-    if path.suffix != ".pt2":
-        raise EdgevitError(f"--output: {path} must end in .pt2")
-    for file in (path, slices_beside(path)):
-        check_output(file, force=force)
+    path = _outputs_at(output, force=force)
     program = program if isinstance(program, Program) else Program.load(program)
     folder = open_folder(calib, num_classes=program.num_classes, class_names=program.card.labels)
     if images < FEWEST_IMAGES:
         raise EdgevitError(f"--images: {images} are too few to fit layers with; {FEWEST_IMAGES} at least")
     drawn = folder.sample(min(images, len(folder)), seed)
     read = ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image).read_all()
-    made = elastic(program, read, roles=roles, shares=shares, seed=seed)
+    made = elastic(program, read, roles=roles, shares=shares, seed=seed).program
     others = folder.without(drawn).sample(_JUDGED, seed)
     judged, labels = _labelled(program, others if len(others) else drawn, on_bad_image)
-    slices = Slices(
-        parent=weights_of(made.program),
-        images=len(judged),
-        slices=tuple(_uniform(made.program, shares, Reference.of(made.program, judged, labels))),
-    )
+    slices = _slices(made, shares, Reference.of(made, judged, labels))
+    _write(path, made, slices)
+    return MeasuredNested(path, slices, made)
+
+
+def _outputs_at(output: str | Path, *, force: bool) -> Path:
+    """Where a nested Program may be written, its slices beside it."""
+    path = Path(output)
+    if path.suffix != ".pt2":
+        raise EdgevitError(f"--output: {path} must end in .pt2")
+    for file in (path, slices_beside(path)):
+        check_output(file, force=force)
+    return path
+
+
+def _write(path: Path, program: Program, slices: Slices) -> None:
     with staged_folder(path.parent) as stage:
-        made.program.save(stage / path.name)
+        program.save(stage / path.name)
         slices.write(slices_beside(stage / path.name))
-    return MeasuredElastic(path, slices, made)
+
+
+def _check_classes(program: Program, labels: Labels) -> None:
+    """Of every class there must be an image to learn from and one to judge by."""
+    counts = np.bincount(labels, minlength=program.num_classes)
+    few = np.flatnonzero(counts < 2)
+    if len(few):
+        raise EdgevitError(
+            f"--data: class {few[0]} has {counts[few[0]]} of the {len(labels)} images that are used; two at "
+            "least are needed, one to learn from and one to judge by"
+        )
 
 
 def _labelled(program: Program, folder: ImageFolder, on_bad_image: OnBadImage) -> tuple[Array, Labels | None]:
@@ -125,8 +150,8 @@ def _labelled(program: Program, folder: ImageFolder, on_bad_image: OnBadImage) -
     return images, None if labels is None else np.asarray(labels, dtype=np.int64)
 
 
-def _uniform(parent: Program, shares: Sequence[float], reference: Reference) -> list[Slice]:
-    """A slice for each share of the units of all axes."""
+def _slices(parent: Program, shares: Sequence[float], reference: Reference) -> Slices:
+    """One for each share of the units of all axes."""
     nesting = nesting_of(parent)
     found = []
     for share in track(sorted({*shares, 1.0}), "measuring slices", len({*shares, 1.0})):
@@ -141,7 +166,65 @@ def _uniform(parent: Program, shares: Sequence[float], reference: Reference) -> 
                 **asdict(reference.consistency(small)),
             )
         )
-    return found
+    return Slices(parent=weights_of(parent), images=len(reference.images), slices=tuple(found))
+
+
+def train_nested_folder(
+    program: Program,
+    *,
+    data: str | Path,
+    output: str | Path,
+    nested: NestedOptions | None = None,
+    options: TrainingOptions | None = None,
+    images: int | None = None,
+    torch_device: str = "cpu",
+    on_bad_image: OnBadImage = "fail",
+    force: bool = False,
+) -> MeasuredNested:
+    """Train a Program to be nested with the images of a folder, and measure its submodels on a tenth of them.
+
+    What is interrupted leaves ``OUTPUT.training``; the same call goes on behind the last finished epoch.
+
+    Args:
+        program: a float Program with a dynamic batch.
+        data: a folder of labelled images.
+        output: the ``.pt2`` file to write; slices are written beside it, as ``.slices.yaml``.
+        nested: at which widths, and how.
+        options: rates and lengths.
+        images: of the folder, drawn by chance; None for all.
+        torch_device: where torch trains.
+        on_bad_image: "fail" or "skip".
+        force: replace what is there.
+
+    Raises:
+        EdgevitError: when anything cannot be used.
+    """
+    nested, options = nested or NestedOptions(), options or TrainingOptions()
+    path = _outputs_at(output, force=force)
+    check_device(torch_device)
+    read, labels = read_labelled(
+        program, data, count=images or _ALL, seed=options.seed, on_bad_image=on_bad_image
+    )
+    _check_classes(program, labels)
+    learned, judged = held_out(labels, _HELD_OUT, options.seed)
+    checkpoint = path.with_name(f"{path.name}.training")
+    resumable.append(checkpoint)
+    try:
+        made = train_nested(
+            program,
+            torch.from_numpy(read[learned]),
+            torch.from_numpy(labels[learned]),
+            nested=nested,
+            options=options,
+            checkpoint=checkpoint,
+            torch_device=torch_device,
+        )
+    finally:
+        resumable.remove(checkpoint)
+    reference = Reference.of(made, read[judged].astype(np.float32), labels[judged])
+    slices = _slices(made, nested.shares, reference)
+    _write(path, made, slices)
+    return MeasuredNested(path, slices, made)
 
 
 def extract_file(
@@ -195,7 +278,7 @@ def _check_equal(parent: Program, small: Program, widths: dict[str, int]) -> Non
         raise AssertionError(f"the submodel of {parent.card.name} does not compute what its parent does")
 
 
-def summary(result: MeasuredElastic | Submodel) -> dict[str, Any]:
+def summary(result: MeasuredNested | Submodel) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
     if isinstance(result, Submodel):
         return {

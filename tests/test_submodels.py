@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from edgevit.cli import run
+from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
+from edgevit.pruning import loop
 from edgevit.submodels.extraction import extract
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.slices import read_slices
@@ -157,3 +159,70 @@ class TestMistakes:
         start = parent.with_name("start.pt2")
         assert "--force" in refused(capsys, 2, *elastic(start, folder, parent))
         assert "--force" in refused(capsys, 2, *submodel(parent, "0.5", parent))
+
+
+def train_nested(folder: Path, out: Path, *more: object) -> list[str]:
+    given = ["train-nested", "tests.pruning.patterns:TinyViT", "--weights", "random", "--input-size", 16]
+    given += ["--resize", "none", "--mean", 0.5, "--std", 0.5, "--labels", folder / "labels.txt"]
+    given += ["--data", folder / "images", "-o", out, "--epochs", 2, "--batch", 18, "--quiet", *more]
+    return [str(word) for word in given]
+
+
+@pytest.fixture(scope="module")
+def training(folder, tmp_path_factory) -> Path:
+    """Labels in the order of the logits, and the images."""
+    root = tmp_path_factory.mktemp("training")
+    (root / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    (root / "images").symlink_to(folder)
+    return root
+
+
+def test_a_nested_program_is_trained(training, tmp_path, capsys):
+    out = tmp_path / "out" / "nested.pt2"
+    assert run(train_nested(training, out, "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["nested.pt2", "nested.slices.yaml"]
+    program = Program.load(out)
+    assert nesting_of(program).widths == {"block.fc1:hidden": (8, 16, 32, 64)}
+    assert not nesting_of(program).fits
+    assert [one["name"] for one in printed["slices"]] == ["0.125", "0.25", "0.5", "1.0"]
+    # One of the ten of each class.
+    assert printed["images"] == 6
+    assert program.card.labels == LABELS
+    assert run(submodel(out, "0.25", tmp_path / "small.pt2")) == 0
+
+
+def test_an_interrupted_training_goes_on(training, tmp_path, monkeypatch):
+    out, whole = tmp_path / "nested.pt2", tmp_path / "whole.pt2"
+    original = loop.Loop._epoch
+
+    def stop(self, epoch: int) -> float:
+        if epoch == 1:
+            raise EdgevitError("stopped")
+        return original(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_epoch", stop)
+        assert run(train_nested(training, out)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["nested.pt2.training"]
+    assert run(train_nested(training, out)) == 0
+    assert run(train_nested(training, whole)) == 0
+    images, _ = patterns(6)
+    found, expected = (logits(Program.load(path), images) for path in (out, whole))
+    assert relative(found, expected) == 0
+    assert not out.with_name("nested.pt2.training").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--granularity", "all"), "granularity: 'all' is unknown"),
+        (("--widths", "0"), "shares: 0 is no share"),
+        (("--lr", "2"), "lr: must be above 0 and at most 1"),
+        (("--images", "7"), "two at least are needed, one to learn from and one to judge by"),
+        (("--role", "channels"), "has no axis of role channels that can be nested"),
+    ],
+)
+def test_options_of_training_that_cannot_be(more, message, training, capsys, tmp_path):
+    assert message in refused(capsys, 2, *train_nested(training, tmp_path / "out" / "n.pt2", *more))
+    assert not (tmp_path / "out").exists()

@@ -20,7 +20,8 @@ from edgevit.files import abandon_staged, resumable
 
 # In the order people meet them.
 _COMMANDS = (
-    *("deploy", "capture", "inspect", "prune", "split-classes", "elastic", "compress"),
+    *("deploy", "capture", "inspect", "prune", "split-classes"),
+    *("elastic", "train-nested", "compress"),
     *("export", "verify", "evaluate", "profile", "devices", "doctor"),
 )
 

@@ -9,6 +9,7 @@ import click
 from edgevit.cli import options, output
 
 if TYPE_CHECKING:
+    from edgevit.measured_submodels import MeasuredNested
     from edgevit.submodels.slices import Slices
 
 
@@ -49,7 +50,7 @@ def command(
 ) -> None:
     """Make PROGRAM, a .pt2 file, elastic with the images of a folder."""
     output.prepare(as_json=as_json, quiet=quiet)
-    wanted = None if shares is None else _shares(shares)
+    wanted = None if shares is None else options.shares_of(shares)
     from edgevit.measured_submodels import elastic_folder, summary
     from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES
 
@@ -64,9 +65,15 @@ def command(
     if as_json:
         output.print_json(summary(result))
         return
+    print_nested(result)
+
+
+def print_nested(result: MeasuredNested) -> None:
+    """What the slices are, and what comes next."""
     print_slices(result.slices)
-    click.echo(f"{output.TICK} {result.path}  nested at {len(result.elastic.widths)} axes")
-    click.echo(f"next: edgevit compress {result.path} --submodel 0.5 -o FILE")
+    slices = result.slices.slices
+    click.echo(f"{output.TICK} {result.path}  nested at {len(slices[0].widths)} axes")
+    click.echo(f"next: edgevit compress {result.path} --submodel {slices[0].name} -o FILE")
 
 
 def print_slices(slices: Slices) -> None:
@@ -82,10 +89,3 @@ def print_slices(slices: Slices) -> None:
         neighbour = "      -" if one.neighbour is None else f"{one.neighbour:6.2f}%"
         click.echo(line + (f"  {one.accuracy:6.2f}%  {neighbour}" if labelled else ""))
     click.echo(f"of {slices.images} images")
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError as error:
-        raise click.UsageError(f"--widths {text}: give shares, such as 0.25,0.5,0.75") from error

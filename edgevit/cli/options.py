@@ -176,3 +176,15 @@ on_bad_image = click.option(
     metavar="skip|fail",
     help="About unusable image files.",
 )
+
+
+def shares_of(text: str) -> tuple[float, ...]:
+    """What ``--widths`` asks for.
+
+    Raises:
+        UsageError: when they are no numbers.
+    """
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"--widths {text}: give shares, such as 0.25,0.5,0.75") from error
