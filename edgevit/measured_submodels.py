@@ -24,7 +24,7 @@ from edgevit.pruning.dataset import Labels, held_out, read_labelled
 from edgevit.pruning.loop import TrainingOptions
 from edgevit.submodels.consistency import Reference
 from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, elastic, widths_of
-from edgevit.submodels.extraction import extract, masked
+from edgevit.submodels.extraction import extract, masked, refitted
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.slices import Slice, Slices, read_slices, slices_beside, weights_of
 from edgevit.submodels.training import NestedOptions, train_nested
@@ -233,15 +233,25 @@ def extract_file(
     *,
     output: str | Path,
     slices: str | Path | None = None,
+    calib: str | Path | None = None,
+    images: int = 256,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "fail",
     force: bool = False,
 ) -> Submodel:
     """Take a submodel out of a nested Program, and check that it computes what its parent does.
+
+    With images its layers are then fitted to this very submodel (`edgevit.submodels.extraction.refitted`).
 
     Args:
         program: a nested Program, or its ``.pt2``.
         submodel: the name of a slice, or widths (`edgevit.submodels.widths.parse_widths`).
         output: the ``.pt2`` file to write.
         slices: the file that has the name; None for the one beside the Program's file.
+        calib: a folder of images to fit layers with; None leaves them as the nested Program has them.
+        images: of the folder, drawn by chance.
+        seed: of the draw.
+        on_bad_image: "fail" or "skip".
         force: replace what is there.
 
     Raises:
@@ -260,6 +270,9 @@ def extract_file(
     widths = dict(named.widths) if named is not None else parse_widths(submodel, nesting)
     small = extract(parent, widths)
     _check_equal(parent, small, widths)
+    if calib is not None:
+        read = _drawn(small, calib, images, seed, on_bad_image)
+        small = refitted(parent, widths, torch.from_numpy(read))
     small.save(path, force=force)
     return Submodel(
         path=path,
@@ -267,6 +280,15 @@ def extract_file(
         parameters=(parent.parameter_count, small.parameter_count),
         macs=(count_macs(parent), count_macs(small)),
     )
+
+
+def _drawn(program: Program, calib: str | Path, images: int, seed: int, on_bad_image: OnBadImage) -> Array:
+    """Images to fit layers with."""
+    if images < FEWEST_IMAGES:
+        raise EdgevitError(f"--images: {images} are too few to fit layers with; {FEWEST_IMAGES} at least")
+    folder = open_folder(calib, num_classes=program.num_classes, class_names=program.card.labels)
+    drawn = folder.sample(min(images, len(folder)), seed)
+    return ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image).read_all()
 
 
 def _check_equal(parent: Program, small: Program, widths: dict[str, int]) -> None:

@@ -14,6 +14,7 @@ from edgevit.cli import run
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.pruning import loop
+from edgevit.submodels.consistency import Reference
 from edgevit.submodels.extraction import extract
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.slices import read_slices
@@ -84,6 +85,15 @@ def test_a_submodel_by_the_name_of_a_slice_and_by_its_widths(parent, tmp_path, c
     assert printed["parameters"] == [learned().parameter_count, named.parameter_count]
 
 
+def test_a_submodel_that_is_fitted(parent, folder, tmp_path):
+    assert run(submodel(parent, "0.25", tmp_path / "fitted.pt2", "--calib", folder, "--images", 48)) == 0
+    fitted = Program.load(tmp_path / "fitted.pt2")
+    assert [step.name for step in fitted.card.steps[-2:]] == ["submodel", "refit"]
+    images, _ = patterns(96, seed=4)
+    found = Reference.of(Program.load(parent), images.numpy()).consistency(fitted)
+    assert found.divergence < 0.01
+
+
 def test_a_name_of_ones_own(parent, tmp_path):
     data = yaml.safe_load(parent.with_name("elastic.slices.yaml").read_text())
     data["slices"][0]["name"] = "small"
@@ -132,6 +142,10 @@ class TestMistakes:
     def test_a_submodel_and_bits_at_once(self, parent, capsys, tmp_path):
         sentence = refused(capsys, 2, *submodel(parent, "0.5", tmp_path / "x.pt2", "--quantize", "w8a8"))
         assert "--quantize with --submodel: take the submodel out first" in sentence
+
+    def test_images_without_a_folder(self, parent, capsys, tmp_path):
+        sentence = refused(capsys, 2, *submodel(parent, "0.5", tmp_path / "x.pt2", "--images", 64))
+        assert "give --calib as well" in sentence
 
     def test_slices_without_a_submodel(self, parent, folder, capsys, tmp_path):
         words = ("compress", parent, "--calib", folder, "--slices", "x.yaml", "-o", tmp_path / "x.pt2")

@@ -71,8 +71,24 @@ def command(
     """Quantize PROGRAM, a .pt2 file, with the images of a folder, or take a submodel out of it."""
     output.prepare(as_json=as_json, quiet=quiet)
     if submodel is not None:
-        given = {"quantize": precision, "recipe": recipe, "calib": calib, **choices}
-        _extract(program, submodel, slices, output_file, given, force=force, as_json=as_json)
+        fitting = {name: choices.pop(name) for name in ("images", "seed")}
+        if calib is None and any(value is not None for value in fitting.values()):
+            raise click.UsageError(
+                "--images and --seed of a submodel say how it is fitted: give --calib as well"
+            )
+        _check_alone({"quantize": precision, "recipe": recipe, **choices})
+        fitting = {name: value for name, value in fitting.items() if value is not None}
+        _extract(
+            program,
+            submodel,
+            as_json=as_json,
+            output=output_file,
+            slices=slices,
+            calib=calib,
+            on_bad_image=on_bad_image,
+            force=force,
+            **fitting,
+        )
         return
     if slices is not None:
         raise click.UsageError("--slices without --submodel: say which of them")
@@ -96,23 +112,18 @@ def command(
     print_result(result)
 
 
-def _extract(
-    program: str,
-    submodel: str,
-    slices: str | None,
-    path: str,
-    given: dict[str, Any],
-    *,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Take a submodel out of a nested Program."""
+def _check_alone(given: dict[str, Any]) -> None:
+    """Refuse what has no meaning with a submodel."""
     other = next((name.replace("_", "-") for name, value in given.items() if value not in (None, ())), None)
     if other is not None:
         raise click.UsageError(f"--{other} with --submodel: take the submodel out first, then compress that")
+
+
+def _extract(program: str, submodel: str, *, as_json: bool, **choices: Any) -> None:
+    """Take a submodel out of a nested Program."""
     from edgevit.measured_submodels import extract_file, summary
 
-    result = extract_file(program, submodel, output=path, slices=slices, force=force)
+    result = extract_file(program, submodel, **choices)
     if as_json:
         output.print_json(summary(result))
         return

@@ -19,6 +19,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.reads import Read, reads
 from edgevit.graph.rewriting import Editor
 from edgevit.graph.slicing import slice_axes
+from edgevit.pruning.compensation import compensate
 from edgevit.submodels.nesting import Fit, Nesting, nesting_of
 
 # How many of the first units of each axis stay, by its name.
@@ -55,6 +56,30 @@ def extract(program: Program, widths: Widths) -> Program:
     exported = editor.finish("submodel").exported
     measured = {name: int(width) for name, width in widths.items()}
     return Program(exported, program.card.with_step(Step(name="submodel", measured={"widths": measured})))
+
+
+def refitted(parent: Program, widths: Widths, images: torch.Tensor) -> Program:
+    """The submodel of some widths, whose layers are fitted to this very submodel, one behind the other.
+
+    The layers that a nested Program holds for a width know nothing of what other axes lost; these do, and
+    mend it (`edgevit.pruning.compensation.compensate`).
+
+    Args:
+        parent: a nested Program.
+        widths: as for `extract`.
+        images: (n, channels, height, width) float32, prepared as the card says; 16 at least, 256 are usual.
+
+    Raises:
+        EdgevitError: as `extract`; and when there are fewer images.
+    """
+    small = extract(parent, widths)
+    axes = {axis.name: axis for axis in Dimensions(parent).axes()}
+    keep = {axes[name]: range(width) for name, width in widths.items() if width < axes[name].size}
+    if not keep:
+        return small
+    fitted, layers = compensate(parent, small, keep, images)
+    step = Step(name="refit", measured={"layers": len(layers), "images": len(images)})
+    return Program(fitted.exported, small.card.with_step(step))
 
 
 def masked(program: Program, widths: Widths) -> Program:

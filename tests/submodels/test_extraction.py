@@ -14,8 +14,9 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.axes import find_axes
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
+from edgevit.submodels.consistency import Reference
 from edgevit.submodels.elastic import elastic, sort_units, widths_of
-from edgevit.submodels.extraction import extract, masked
+from edgevit.submodels.extraction import extract, masked, refitted
 from edgevit.submodels.nesting import Fit, Nesting, nesting_of, with_nesting
 from tests.conformance import program_of as zoo_program
 from tests.masking import masked as masked_units
@@ -85,6 +86,17 @@ def test_units_in_another_order_change_nothing():
     assert {axis.role for axis in order} >= {"hidden", "residual", "heads"}
     images, _ = patterns(12)
     assert relative(logits(sort_units(program, order), images), logits(program, images)) < 1e-5
+
+
+def test_layers_that_are_fitted_to_a_submodel_mend_what_those_before_lost():
+    parent = nested()
+    widths = {name: allowed[0] for name, allowed in nesting_of(parent).widths.items()}
+    small, fitted = extract(parent, widths), refitted(parent, widths, patterns(64)[0])
+    images, _ = patterns(96, seed=4)
+    reference = Reference.of(parent, images.numpy())
+    before, after = (reference.consistency(one).divergence for one in (small, fitted))
+    assert after < 0.8 * before
+    assert relative(logits(refitted(parent, {}, images), images), reference.logits) < 1e-6
 
 
 def test_what_is_rewritten_is_not_nested_any_more():
