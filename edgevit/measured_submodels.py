@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +27,15 @@ from edgevit.submodels.consistency import Reference
 from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, elastic, widths_of
 from edgevit.submodels.extraction import extract, masked, refitted
 from edgevit.submodels.nesting import nesting_of
+from edgevit.submodels.search import Candidate, Cost, Search, within
 from edgevit.submodels.slices import Slice, Slices, read_slices, slices_beside, weights_of
 from edgevit.submodels.training import NestedOptions, train_nested
 from edgevit.submodels.widths import parse_widths
 
 # Images, other than those that layers are fitted with, on which slices are compared with their parent.
 _JUDGED = 256
+# Of the images that layers are fitted with, one in so many is judged on in a search.
+_JUDGING = 4
 # Of the images, when they are trained on as well.
 _HELD_OUT = 0.1
 _ALL = sys.maxsize
@@ -227,6 +231,93 @@ def train_nested_folder(
     return MeasuredNested(path, slices, made)
 
 
+@dataclass(frozen=True)
+class Budgeted:
+    """What `search_file` found.
+
+    Attributes:
+        path: of the submodel.
+        program: the same.
+        of: the kind of cost that has the budget.
+        budget: of it.
+        candidates: the submodel, and what simpler ways find, the best first.
+        whole: the cost of the parent.
+        images: on which they were judged.
+        evaluations: how many submodels the search judged.
+    """
+
+    path: Path
+    program: Program
+    of: Cost
+    budget: int
+    candidates: tuple[Candidate, ...]
+    whole: int
+    images: int
+    evaluations: int
+
+
+def search_file(
+    program: Program | str | Path,
+    budget: int,
+    *,
+    of: Cost,
+    calib: str | Path,
+    output: str | Path,
+    images: int = 256,
+    evaluations: int = 64,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "fail",
+    force: bool = False,
+) -> Budgeted:
+    """Find the submodel of a nested Program that is best within a budget, and write it, its layers fitted.
+
+    Args:
+        program: a nested Program, or its ``.pt2``.
+        budget: what the submodel may cost.
+        of: multiply-accumulates for one image, "macs", or stored numbers, "parameters".
+        calib: a folder of images: submodels are judged on a quarter of those that are drawn, by how far their
+            predictions are from the parent's, and the layers of the one that is found are fitted with all.
+        output: the ``.pt2`` file to write; what was judged is written beside it, as ``.budget.json``.
+        images: of the folder, drawn by chance.
+        evaluations: of changes to the best that sensitivities say.
+        seed: of all that is drawn.
+        on_bad_image: "fail" or "skip".
+        force: replace what is there.
+
+    Raises:
+        EdgevitError: when the Program is not nested, or its smallest submodel costs more.
+    """
+    path = Path(output)
+    if path.suffix != ".pt2":
+        raise EdgevitError(f"--output: {path} must end in .pt2")
+    report = path.with_name(f"{path.stem}.budget.json")
+    for file in (path, report):
+        check_output(file, force=force)
+    parent = program if isinstance(program, Program) else Program.load(program)
+    nesting_of(parent)
+    read = _drawn(parent, calib, images, seed, on_bad_image)
+    search = Search(parent, read[::_JUDGING], cost=of, seed=seed)
+    candidates = within(search, budget, evaluations=evaluations)
+    chosen = next(one for one in candidates if one.name == "search")
+    small = extract(parent, chosen.widths)
+    _check_equal(parent, small, dict(chosen.widths))
+    fitted = refitted(parent, chosen.widths, torch.from_numpy(read)) if nesting_of(parent).fits else small
+    result = Budgeted(
+        path=path,
+        program=fitted,
+        of=of,
+        budget=budget,
+        candidates=tuple(candidates),
+        whole=search.cost(search.whole),
+        images=len(search.images),
+        evaluations=search.evaluations,
+    )
+    with staged_folder(path.parent) as stage:
+        fitted.save(stage / path.name)
+        (stage / report.name).write_text(json.dumps(summary(result), indent=1) + "\n", encoding="utf-8")
+    return result
+
+
 def extract_file(
     program: Program | str | Path,
     submodel: str,
@@ -300,8 +391,19 @@ def _check_equal(parent: Program, small: Program, widths: dict[str, int]) -> Non
         raise AssertionError(f"the submodel of {parent.card.name} does not compute what its parent does")
 
 
-def summary(result: MeasuredNested | Submodel) -> dict[str, Any]:
+def summary(result: MeasuredNested | Submodel | Budgeted) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
+    if isinstance(result, Budgeted):
+        return {
+            "version": 1,
+            "program": result.path.name,
+            "of": result.of,
+            "budget": result.budget,
+            "whole": result.whole,
+            "images": result.images,
+            "evaluations": result.evaluations,
+            "candidates": [asdict(one) for one in result.candidates],
+        }
     if isinstance(result, Submodel):
         return {
             "version": 1,

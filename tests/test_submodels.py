@@ -12,6 +12,7 @@ import yaml
 
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
+from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
 from edgevit.pruning import loop
 from edgevit.submodels.consistency import Reference
@@ -110,6 +111,30 @@ def test_without_other_images_those_that_were_fitted_with_are_measured_on(folder
     assert read_slices(out / "e.slices.yaml", Program.load(out / "e.pt2")).images == 60
 
 
+def budget(parent: Path, folder: Path, out: Path, *more: object) -> list[str]:
+    given = ["compress", parent, "--data", folder, "-o", out, "--images", 48, "--quiet", *more]
+    return [str(word) for word in given]
+
+
+def test_the_best_submodel_within_a_budget(parent, folder, tmp_path, capsys):
+    slices = read_slices(parent.with_name("elastic.slices.yaml"), Program.load(parent)).slices
+    out = tmp_path / "out" / "small.pt2"
+    assert run(budget(parent, folder, out, "--flops-budget", slices[1].macs, "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["small.budget.json", "small.pt2"]
+    assert json.loads((out.parent / "small.budget.json").read_text()) == printed
+    by_name = {one["name"]: one for one in printed["candidates"]}
+    assert count_macs(Program.load(out)) == by_name["search"]["cost"] <= slices[1].macs
+    assert by_name["search"]["divergence"] <= by_name["uniform"]["divergence"]
+
+
+def test_the_best_submodel_of_a_size(parent, folder, tmp_path):
+    smallest, _, whole = read_slices(parent.with_name("elastic.slices.yaml"), Program.load(parent)).slices
+    size = 4 * (smallest.parameters + whole.parameters) // 2
+    assert run(budget(parent, folder, tmp_path / "small.pt2", "--size-budget", f"{size / 1e3}kB")) == 0
+    assert 4 * Program.load(tmp_path / "small.pt2").parameter_count <= size
+
+
 class TestMistakes:
     """Each gives one sentence and leaves nothing behind."""
 
@@ -146,6 +171,32 @@ class TestMistakes:
     def test_images_without_a_folder(self, parent, capsys, tmp_path):
         sentence = refused(capsys, 2, *submodel(parent, "0.5", tmp_path / "x.pt2", "--images", 64))
         assert "give --calib as well" in sentence
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (
+                ("--flops-budget", "1k"),
+                "the budget of 1,000 cannot be met: the smallest submodel of",
+            ),
+            (("--flops-budget", "much"), "--flops-budget much: is no amount; write 0.4G"),
+            (("--size-budget", "0"), "--size-budget 0: is no amount"),
+            (("--size-budget", "3MB", "--flops-budget", "1G"), "give one of them"),
+            (
+                ("--size-budget", "3MB", "--submodel", "0.5"),
+                "--submodel with --size-budget",
+            ),
+            (("--size-budget", "3MB", "--images", "8"), "--images: 8 are too few"),
+        ],
+    )
+    def test_budgets(self, more, message, parent, folder, capsys, tmp_path):
+        assert message in refused(capsys, 2, *budget(parent, folder, tmp_path / "out" / "x.pt2", *more))
+        assert not (tmp_path / "out").exists()
+
+    def test_a_budget_for_a_program_that_is_not_nested(self, folder, capsys, tmp_path):
+        start = learned().save(tmp_path / "start.pt2")
+        words = budget(start, folder, tmp_path / "x.pt2", "--size-budget", "3MB")
+        assert "patterns is not nested" in refused(capsys, 2, *words)
 
     def test_slices_without_a_submodel(self, parent, folder, capsys, tmp_path):
         words = ("compress", parent, "--calib", folder, "--slices", "x.yaml", "-o", tmp_path / "x.pt2")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Layers that are named one by one.
 _SHOWN = 5
+_FLOAT_BYTES = 4
 
 
 @click.command(short_help="Make a Program smaller and faster, and measure what that costs.")
@@ -22,7 +23,9 @@ _SHOWN = 5
 @click.option("--recipe", metavar="FILE", help="Repeat what a recipe says.")
 @click.option("--submodel", metavar="NAME", help="Of a nested Program: the name of a slice, or widths: 0.5.")
 @click.option("--slices", metavar="FILE", help="That has the name.  [default: beside PROGRAM]")
-@click.option("--calib", metavar="DIR", help="Images to calibrate with, labelled or not.")
+@click.option("--flops-budget", metavar="N", help="Of a nested Program, the best submodel: 0.4G, 300M.")
+@click.option("--size-budget", metavar="N", help="Likewise, of its weights as float32: 3MB, 800kB.")
+@click.option("--calib", "--data", metavar="DIR", help="Images to calibrate with, labelled or not.")
 @click.option("-o", "--output", "output_file", metavar="FILE", required=True, help="The .pt2 file to write.")
 @click.option("--engine", metavar="NAME", help="edgevit or nncf.  [default: edgevit]")
 @click.option("--method", metavar="NAME", help="minmax, hessian or reconstruct.  [default: reconstruct]")
@@ -59,6 +62,8 @@ def command(
     recipe: str | None,
     submodel: str | None,
     slices: str | None,
+    flops_budget: str | None,
+    size_budget: str | None,
     calib: str | None,
     output_file: str,
     torch_device: str,
@@ -70,13 +75,29 @@ def command(
 ) -> None:
     """Quantize PROGRAM, a .pt2 file, with the images of a folder, or take a submodel out of it."""
     output.prepare(as_json=as_json, quiet=quiet)
+    budgets = {"flops-budget": flops_budget, "size-budget": size_budget}
+    if any(value is not None for value in budgets.values()):
+        alone = {"quantize": precision, "recipe": recipe, "submodel": submodel, "slices": slices, **choices}
+        fitting = {name: alone.pop(name) for name in ("images", "seed")}
+        _check_alone(alone, next(name for name, value in budgets.items() if value is not None))
+        _search(
+            program,
+            budgets,
+            calib=calib,
+            as_json=as_json,
+            output=output_file,
+            on_bad_image=on_bad_image,
+            force=force,
+            **{name: value for name, value in fitting.items() if value is not None},
+        )
+        return
     if submodel is not None:
         fitting = {name: choices.pop(name) for name in ("images", "seed")}
         if calib is None and any(value is not None for value in fitting.values()):
             raise click.UsageError(
                 "--images and --seed of a submodel say how it is fitted: give --calib as well"
             )
-        _check_alone({"quantize": precision, "recipe": recipe, **choices})
+        _check_alone({"quantize": precision, "recipe": recipe, **choices}, "submodel")
         fitting = {name: value for name, value in fitting.items() if value is not None}
         _extract(
             program,
@@ -112,11 +133,39 @@ def command(
     print_result(result)
 
 
-def _check_alone(given: dict[str, Any]) -> None:
+def _check_alone(given: dict[str, Any], option: str) -> None:
     """Refuse what has no meaning with a submodel."""
     other = next((name.replace("_", "-") for name, value in given.items() if value not in (None, ())), None)
     if other is not None:
-        raise click.UsageError(f"--{other} with --submodel: take the submodel out first, then compress that")
+        raise click.UsageError(f"--{other} with --{option}: take the submodel out first, then compress that")
+
+
+def _search(
+    program: str, budgets: dict[str, str | None], *, calib: str | None, as_json: bool, **choices: Any
+) -> None:
+    """Find the best submodel of a nested Program within a budget."""
+    option, text = next((name, value) for name, value in budgets.items() if value is not None)
+    if all(value is not None for value in budgets.values()):
+        raise click.UsageError("--flops-budget with --size-budget: give one of them")
+    amount = options.amount_of(option, text or "")
+    if calib is None:
+        raise click.UsageError("--calib is missing: a folder of images to judge submodels on")
+    from edgevit.measured_submodels import search_file, summary
+
+    of, unit = ("macs", 1) if option == "flops-budget" else ("parameters", _FLOAT_BYTES)
+    result = search_file(program, amount // unit, of=of, calib=calib, **choices)  # type: ignore[arg-type]
+    if as_json:
+        output.print_json(summary(result))
+        return
+    for one in result.candidates:
+        click.echo(f"  {one.name:>9}  {one.cost * unit / 1e6:8.4g} M  {one.divergence:.3g} nats")
+    noun = "multiply-accumulates" if of == "macs" else "bytes"
+    found = next(one for one in result.candidates if one.name == "search")
+    click.echo(
+        f"{output.TICK} {result.path}  {found.cost * unit:,} of {result.whole * unit:,} {noun}, "
+        f"{result.evaluations} submodels judged on {result.images} images"
+    )
+    click.echo(f"next: edgevit export {result.path} --to onnx -o {result.path.with_suffix('')}-onnx")
 
 
 def _extract(program: str, submodel: str, *, as_json: bool, **choices: Any) -> None:

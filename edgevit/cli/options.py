@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -188,3 +189,19 @@ def shares_of(text: str) -> tuple[float, ...]:
         return tuple(float(word) for word in text.split(","))
     except ValueError as error:
         raise click.UsageError(f"--widths {text}: give shares, such as 0.25,0.5,0.75") from error
+
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)B?")
+
+
+def amount_of(option: str, text: str) -> int:
+    """A budget, such as ``0.4G`` or ``3MB``; k, M and G are powers of a thousand.
+
+    Raises:
+        UsageError: when it is none, or nothing.
+    """
+    found = _AMOUNT.fullmatch(text.strip())
+    amount = int(float(found[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[found[2]]) if found else 0
+    if amount < 1:
+        raise click.UsageError(f"--{option} {text}: is no amount; write 0.4G, 300M or 3MB")
+    return amount
