@@ -186,6 +186,7 @@ def fused(task: Task, candidate: Candidate, learned: Indices) -> Fusion:
         [part[learned] for part in candidate.features],
         torch.from_numpy(task.labels[learned]),
         classes=task.program.num_classes,
+        teacher=task.teacher[learned],
         options=FusionOptions(seed=task.options.seed),
     )
 

@@ -25,7 +25,15 @@ from edgevit.files import check_output, existing_file, staged_file
 from edgevit.graph.card import first_fault
 from edgevit.profiles.documents import Strict
 from edgevit.progress import track
-from edgevit.pruning.steps import check_labels, check_options, chunks_of, generator_of, optimizer_of, rate
+from edgevit.pruning.steps import (
+    check_labels,
+    check_options,
+    chunks_of,
+    generator_of,
+    loss_of,
+    optimizer_of,
+    rate,
+)
 
 _VERSION = 1
 _METADATA = "edgevit_fusion"
@@ -45,6 +53,8 @@ class FusionOptions:
         lr: learning rate of AdamW at its highest.
         weight_decay: of weights; biases and norms have none.
         warm_up: share of the steps in which the rate rises to `lr`; then it falls to 0 as a cosine does.
+        alpha: share that the teacher has of the loss, where there is one; the labels have the rest.
+        temperature: what the logits of teacher and fusion are divided by before they are compared.
         seed: of the weights at the start, the order of the images and what is left out.
 
     Raises:
@@ -58,6 +68,8 @@ class FusionOptions:
     lr: float = 1e-3
     weight_decay: float = 0.05
     warm_up: float = 0.1
+    alpha: float = 0.5
+    temperature: float = 2.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +81,8 @@ class FusionOptions:
             "lr": (0 < self.lr <= 1, "above 0 and at most 1"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
             "warm_up": (0 <= self.warm_up < 1, "at least 0 and below 1"),
+            "alpha": (0 <= self.alpha <= 1, "0 to 1"),
+            "temperature": (0 < self.temperature < math.inf, "above 0"),
             "seed": (self.seed >= 0, "at least 0"),
         }
         check_options(self, limits)
@@ -199,24 +213,35 @@ class Fusion:
 
 
 def train_fusion(
-    features: Sequence[Tensor], labels: Tensor, *, classes: int, options: FusionOptions | None = None
+    features: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    classes: int,
+    teacher: Tensor | None = None,
+    options: FusionOptions | None = None,
 ) -> Fusion:
     """Train a fusion on what the sub-models gave for images of all classes.
 
-    The same seed gives the same bits on one processor with one number of threads.
+    By their labels and, where it is given, by what the whole says of them, as in
+    `edgevit.pruning.training.train`. The same seed gives the same bits on one processor with one number of
+    threads.
 
     Args:
         features: one (n, width) float32 tensor for each part; widths may differ.
         labels: (n,) int64, the class of each image.
         classes: how many there are.
+        teacher: (n, classes), the logits of the whole; None for none.
         options: rates and lengths.
 
     Raises:
-        EdgevitError: when features and labels do not fit one another, or the loss becomes infinite or NaN.
+        EdgevitError: when features, labels and teacher do not fit one another, or the loss becomes infinite
+            or NaN.
     """
     options = options or FusionOptions()
     _check_features(features)
     check_labels(labels, len(features[0]), classes)
+    if teacher is not None and tuple(teacher.shape) != (len(labels), classes):
+        raise EdgevitError(f"teacher: its logits are {tuple(teacher.shape)}, not {(len(labels), classes)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = FusionNetwork([part.shape[1] for part in features], options.hidden, classes)
@@ -228,7 +253,7 @@ def train_fusion(
         for index, chosen in enumerate(chunks):
             present = _present(len(chosen), len(features), options.drop, generator)
             logits = network(torch.cat([joined[chosen], present], dim=1))
-            loss = functional.cross_entropy(logits, labels[chosen])
+            loss = loss_of(logits, labels[chosen], None if teacher is None else teacher[chosen], options)
             # Of the steps and one more: neither the first nor the last is wasted at a rate of 0.
             done = (epoch * len(chunks) + index + 1) / (options.epochs * len(chunks) + 1)
             _step(optimizer, loss, options.lr * rate(done, options.warm_up))

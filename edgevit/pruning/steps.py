@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgevit.errors import EdgevitError
+
+
+class Distillation(Protocol):
+    """How much of a loss a teacher has.
+
+    Attributes:
+        alpha: its share; the labels have the rest.
+        temperature: what logits are divided by before they are compared.
+    """
+
+    @property
+    def alpha(self) -> float:
+        """See the class."""
+
+    @property
+    def temperature(self) -> float:
+        """See the class."""
 
 
 def rate(done: float, warm_up: float) -> float:
@@ -46,6 +65,28 @@ def optimizer_of(parameters: list[torch.nn.Parameter], weight_decay: float) -> t
         {"params": [value for value in parameters if value.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0)
+
+
+def loss_of(
+    logits: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None,
+    options: Distillation,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """By labels and, where there is a teacher, by its logits: see `edgevit.pruning.training.train`."""
+    by_labels = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    if teacher is None:
+        return by_labels
+    by_teacher = distance(logits, teacher, options.temperature)
+    return options.alpha * by_teacher + (1 - options.alpha) * by_labels
+
+
+def distance(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(logits / T)): its gradient is of the same size at each T."""
+    student, target = (functional.log_softmax(values / temperature, dim=-1) for values in (logits, teacher))
+    return temperature**2 * functional.kl_div(student, target, reduction="batchmean", log_target=True)
 
 
 def check_options(options: object, limits: Mapping[str, tuple[bool, str]]) -> None:

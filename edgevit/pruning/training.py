@@ -20,7 +20,7 @@ from edgevit.graph.weights import digest
 from edgevit.pruning.checkpoint import Parameters, checkpoint_at
 from edgevit.pruning.heads import with_features
 from edgevit.pruning.loop import Loop, TrainingOptions
-from edgevit.pruning.steps import check_labels
+from edgevit.pruning.steps import check_labels, distance, loss_of
 
 # A weight (classes, width) and a bias (classes,).
 Classifier = tuple[Tensor, Tensor]
@@ -181,7 +181,8 @@ class _Training(Loop):
         labels = self._taken(self._data.labels, chosen)
         teacher = None if self._data.teacher is None else self._taken(self._data.teacher, chosen).float()
         outputs = _several(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
-        loss = loss_of(outputs[0], labels, teacher, self._options)
+        options = self._options
+        loss = loss_of(outputs[0], labels, teacher, options, label_smoothing=options.label_smoothing)
         if self._data.features is not None:
             wanted = self._taken(self._data.features, chosen)
             loss = loss + self._loss_of_features(outputs[-1], wanted)
@@ -224,21 +225,6 @@ class _Training(Loop):
 
 def _several(outputs: Any) -> tuple[Tensor, ...]:
     return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
-
-
-def loss_of(logits: Tensor, labels: Tensor, teacher: Tensor | None, options: TrainingOptions) -> Tensor:
-    """By labels and, where there is a teacher, by its logits: see `train`."""
-    by_labels = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
-    if teacher is None:
-        return by_labels
-    by_teacher = distance(logits, teacher, options.temperature)
-    return options.alpha * by_teacher + (1 - options.alpha) * by_labels
-
-
-def distance(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(teacher / T) || softmax(logits / T)): its gradient is of the same size at each T."""
-    student, target = (functional.log_softmax(values / temperature, dim=-1) for values in (logits, teacher))
-    return temperature**2 * functional.kl_div(student, target, reduction="batchmean", log_target=True)
 
 
 def with_parameters(program: Program, parameters: Parameters, step: Step) -> Program:

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.graph.axes import Dimensions, Role, stored_tensors
@@ -30,8 +31,8 @@ from edgevit.graph.weights import digest
 from edgevit.pruning.checkpoint import Parameters, checkpoint_at
 from edgevit.pruning.loop import Loop, TrainingOptions
 from edgevit.pruning.prune import check_program, check_roles
-from edgevit.pruning.steps import check_labels
-from edgevit.pruning.training import distance, loss_of, with_parameters
+from edgevit.pruning.steps import check_labels, distance
+from edgevit.pruning.training import with_parameters
 from edgevit.submodels.elastic import DEFAULT_ROLES, widths_of
 from edgevit.submodels.nesting import Nesting, with_nesting
 
@@ -197,11 +198,14 @@ class _Training(Loop):
                 expected = whole.run(self.parameters, images)
             losses = [self._narrow(one.run(self.parameters, images), expected, labels) for one in narrow]
             if learns:
-                losses.append(loss_of(expected, labels, None, self._options))
+                losses.append(self._by_labels(expected, labels))
         return torch.stack(losses).mean()
 
+    def _by_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels, label_smoothing=self._options.label_smoothing)
+
     def _narrow(self, logits: Tensor, expected: Tensor, labels: Tensor) -> Tensor:
-        share, by_labels = self._nested.distil, loss_of(logits, labels, None, self._options)
+        share, by_labels = self._nested.distil, self._by_labels(logits, labels)
         by_whole = distance(logits, expected.detach(), self._options.temperature)
         return share * by_whole + (1 - share) * by_labels
 

@@ -285,12 +285,32 @@ def test_what_cannot_be_learned_from_is_refused(features, labels, sentence):
         ("lr", 0.0, "above 0 and at most 1"),
         ("weight_decay", -1.0, "at least 0"),
         ("warm_up", 1.0, "at least 0 and below 1"),
+        ("alpha", 1.5, "0 to 1"),
+        ("temperature", 0.0, "above 0"),
         ("seed", -1, "at least 0"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(option, value, right):
     with pytest.raises(EdgevitError, match=rf"^{option}: must be {right}, not {value}$"):
         FusionOptions(**{option: value})
+
+
+def test_it_learns_from_what_the_whole_says():
+    features, labels = halves()
+    # It takes each class for the next one.
+    teacher = 5.0 * torch.eye(CLASSES)[(labels + 1) % CLASSES]
+    fusion = train_fusion(
+        features, labels, classes=CLASSES, teacher=teacher, options=FusionOptions(alpha=1.0)
+    )
+    features, labels = halves(seed=1)
+    found = fusion.predict(features).argmax(1)
+    assert float((found == (labels + 1) % CLASSES).float().mean()) > 0.95
+
+
+def test_logits_of_the_whole_that_do_not_fit_are_refused():
+    features, labels = halves(8)
+    with pytest.raises(EdgevitError, match=r"^teacher: its logits are \(8, 3\), not \(8, 4\)$"):
+        train_fusion(features, labels, classes=CLASSES, teacher=torch.zeros(8, 3))
 
 
 def test_a_loss_that_is_no_number_ends_it_in_one_sentence():

@@ -17,7 +17,7 @@ from edgevit.graph.axes import find_axes
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.slicing import slice_axis
-from edgevit.pruning import training
+from edgevit.pruning import steps, training
 from edgevit.pruning.augmentation import augmented
 from edgevit.pruning.heads import weights_of_classifier, with_classes, with_features
 from edgevit.pruning.loop import TrainingOptions
@@ -209,7 +209,7 @@ def test_the_loss_is_the_one_that_is_documented(temperature):
     kl = (target * (target.log() - (student / temperature).softmax(-1).log())).sum(1).mean()
     by_labels = -student.softmax(-1)[torch.arange(5), labels].log().mean()
     expected = 0.3 * temperature**2 * kl + 0.7 * by_labels
-    assert float(training.loss_of(student, labels, teacher, options)) == pytest.approx(float(expected))
+    assert float(steps.loss_of(student, labels, teacher, options)) == pytest.approx(float(expected))
 
 
 @every
