@@ -318,7 +318,13 @@ def test_metadata_of_a_file_with_integer_ends_speaks_of_pixels(files, integer_en
 
 
 def test_a_file_with_integer_ends_can_be_verified(files, integer_ends):
-    assert verify(integer_ends[0], against=files["int8"][0], tolerance=1e-6).passed
+    # A value on the border of two steps may fall to the other side in torch: the same one for both files.
+    program, path, _ = files["int8"]
+    with_integers, with_floats = (
+        verify(file, against=program, tolerance=0.1) for file in (integer_ends[0], path)
+    )
+    assert with_integers.passed
+    assert with_integers.outputs == with_floats.outputs
 
 
 def test_what_is_said_of_a_quantized_file_is_so(integer_ends):
