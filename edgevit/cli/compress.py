@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.cli import options, output
+from edgevit.cli import options, output, submodels
 
 if TYPE_CHECKING:
     from edgevit.compression import CompressResult
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 # Layers that are named one by one.
 _SHOWN = 5
-_FLOAT_BYTES = 4
 
 
 @click.command(short_help="Make a Program smaller and faster, and measure what that costs.")
@@ -75,41 +74,16 @@ def command(
 ) -> None:
     """Quantize PROGRAM, a .pt2 file, with the images of a folder, or take a submodel out of it."""
     output.prepare(as_json=as_json, quiet=quiet)
-    budgets = {"flops-budget": flops_budget, "size-budget": size_budget}
-    if any(value is not None for value in budgets.values()):
-        alone = {"quantize": precision, "recipe": recipe, "submodel": submodel, "slices": slices, **choices}
-        fitting = {name: alone.pop(name) for name in ("images", "seed")}
-        _check_alone(alone, next(name for name, value in budgets.items() if value is not None))
-        _search(
-            program,
-            budgets,
-            calib=calib,
-            as_json=as_json,
-            output=output_file,
-            on_bad_image=on_bad_image,
-            force=force,
-            **{name: value for name, value in fitting.items() if value is not None},
-        )
-        return
-    if submodel is not None:
+    asked = {"submodel": submodel, "flops-budget": flops_budget, "size-budget": size_budget}
+    if any(value is not None for value in asked.values()):
         fitting = {name: choices.pop(name) for name in ("images", "seed")}
-        if calib is None and any(value is not None for value in fitting.values()):
-            raise click.UsageError(
-                "--images and --seed of a submodel say how it is fitted: give --calib as well"
-            )
-        _check_alone({"quantize": precision, "recipe": recipe, **choices}, "submodel")
-        fitting = {name: value for name, value in fitting.items() if value is not None}
-        _extract(
-            program,
-            submodel,
-            as_json=as_json,
-            output=output_file,
-            slices=slices,
-            calib=calib,
-            on_bad_image=on_bad_image,
-            force=force,
-            **fitting,
-        )
+        submodels.check_alone(asked, {"quantize": precision, "recipe": recipe, **choices})
+        given = {"calib": calib, "on_bad_image": on_bad_image, **fitting}
+        where = {"output": output_file, "force": force, "as_json": as_json}
+        if submodel is not None:
+            submodels.extract(program, submodel, given, slices=slices, **where)
+        else:
+            submodels.search(program, asked, given, slices=slices, **where)
         return
     if slices is not None:
         raise click.UsageError("--slices without --submodel: say which of them")
@@ -131,57 +105,6 @@ def command(
         output.print_json(summary(result))
         return
     print_result(result)
-
-
-def _check_alone(given: dict[str, Any], option: str) -> None:
-    """Refuse what has no meaning with a submodel."""
-    other = next((name.replace("_", "-") for name, value in given.items() if value not in (None, ())), None)
-    if other is not None:
-        raise click.UsageError(f"--{other} with --{option}: take the submodel out first, then compress that")
-
-
-def _search(
-    program: str, budgets: dict[str, str | None], *, calib: str | None, as_json: bool, **choices: Any
-) -> None:
-    """Find the best submodel of a nested Program within a budget."""
-    option, text = next((name, value) for name, value in budgets.items() if value is not None)
-    if all(value is not None for value in budgets.values()):
-        raise click.UsageError("--flops-budget with --size-budget: give one of them")
-    amount = options.amount_of(option, text or "")
-    if calib is None:
-        raise click.UsageError("--calib is missing: a folder of images to judge submodels on")
-    from edgevit.measured_submodels import search_file, summary
-
-    of, unit = ("macs", 1) if option == "flops-budget" else ("parameters", _FLOAT_BYTES)
-    result = search_file(program, amount // unit, of=of, calib=calib, **choices)  # type: ignore[arg-type]
-    if as_json:
-        output.print_json(summary(result))
-        return
-    for one in result.candidates:
-        click.echo(f"  {one.name:>9}  {one.cost * unit / 1e6:8.4g} M  {one.divergence:.3g} nats")
-    noun = "multiply-accumulates" if of == "macs" else "bytes"
-    found = next(one for one in result.candidates if one.name == "search")
-    click.echo(
-        f"{output.TICK} {result.path}  {found.cost * unit:,} of {result.whole * unit:,} {noun}, "
-        f"{result.evaluations} submodels judged on {result.images} images"
-    )
-    click.echo(f"next: edgevit export {result.path} --to onnx -o {result.path.with_suffix('')}-onnx")
-
-
-def _extract(program: str, submodel: str, *, as_json: bool, **choices: Any) -> None:
-    """Take a submodel out of a nested Program."""
-    from edgevit.measured_submodels import extract_file, summary
-
-    result = extract_file(program, submodel, **choices)
-    if as_json:
-        output.print_json(summary(result))
-        return
-    (parameters, fewer), (macs, less) = result.parameters, result.macs
-    click.echo(
-        f"{output.TICK} {result.path}  {fewer / 1e6:.3g} of {parameters / 1e6:.3g} million parameters, "
-        f"{less / 1e6:.4g} of {macs / 1e6:.4g} million multiply-accumulates; it computes what its parent does"
-    )
-    click.echo(f"next: edgevit export {result.path} --to onnx -o {result.path.with_suffix('')}-onnx")
 
 
 def _recipe(precision: str | None, path: str | None, choices: dict[str, Any]) -> QuantizeRecipe:

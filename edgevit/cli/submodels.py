@@ -1,0 +1,81 @@
+"""What `edgevit compress` does with a nested Program: a submodel by name, or the best within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from edgevit.cli import options, output
+
+_FLOAT_BYTES = 4
+# Of each option, what has the budget, and what a unit of it is of what the option counts.
+_BUDGETS: dict[str, tuple[Any, int, str]] = {
+    "flops-budget": ("macs", 1, "multiply-accumulates"),
+    "size-budget": ("parameters", _FLOAT_BYTES, "bytes"),
+}
+
+
+def check_alone(asked: Mapping[str, str | None], others: Mapping[str, Any]) -> None:
+    """Refuse more than one way to say which submodel, and what has no meaning with one."""
+    option, *more = (name for name, value in asked.items() if value is not None)
+    if more:
+        raise click.UsageError(f"--{option} with --{more[0]}: give one of them")
+    other = next((name.replace("_", "-") for name, value in others.items() if value not in (None, ())), None)
+    if other is not None:
+        raise click.UsageError(f"--{other} with --{option}: take the submodel out first, then compress that")
+
+
+def extract(program: str, submodel: str, given: Mapping[str, Any], *, as_json: bool, **where: Any) -> None:
+    """Take a submodel out of a nested Program, and say what it costs."""
+    if given["calib"] is None and (given["images"], given["seed"]) != (None, None):
+        raise click.UsageError("--images and --seed of a submodel say how it is fitted: give --calib as well")
+    from edgevit.measured_submodels import extract_file, summary
+
+    result = extract_file(program, submodel, **_said(given), **where)
+    if as_json:
+        output.print_json(summary(result))
+        return
+    (parameters, fewer), (macs, less) = result.parameters, result.macs
+    click.echo(
+        f"{output.TICK} {result.path}  {fewer / 1e6:.3g} of {parameters / 1e6:.3g} million parameters, "
+        f"{less / 1e6:.4g} of {macs / 1e6:.4g} million multiply-accumulates; it computes what its parent does"
+    )
+    _print_next(result.path)
+
+
+def search(
+    program: str, asked: Mapping[str, str | None], given: Mapping[str, Any], *, as_json: bool, **where: Any
+) -> None:
+    """Find the best submodel of a nested Program within a budget, and show what simpler ways find."""
+    option, text = next((name, value) for name, value in asked.items() if value is not None)
+    if where.pop("slices") is not None:
+        raise click.UsageError(f"--slices with --{option}: slices have names; give --submodel NAME")
+    of, unit, noun = _BUDGETS[option]
+    amount = options.amount_of(option, text)
+    if given["calib"] is None:
+        raise click.UsageError("--calib is missing: a folder of images to judge submodels on")
+    from edgevit.measured_submodels import search_file, summary
+
+    result = search_file(program, amount // unit, of=of, **_said(given), **where)
+    if as_json:
+        output.print_json(summary(result))
+        return
+    for one in result.candidates:
+        click.echo(f"  {one.name:>9}  {one.cost * unit / 1e6:8.4g} M  {one.divergence:.3g} nats")
+    found = next(one for one in result.candidates if one.name == "search")
+    click.echo(
+        f"{output.TICK} {result.path}  {found.cost * unit:,} of {result.whole * unit:,} {noun}, "
+        f"{result.evaluations} submodels judged on {result.images} images"
+    )
+    _print_next(result.path)
+
+
+def _said(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given; the rest keeps its defaults."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _print_next(path: Any) -> None:
+    click.echo(f"next: edgevit export {path} --to onnx -o {path.with_suffix('')}-onnx")
