@@ -79,7 +79,7 @@ def command(
         fitting = {name: choices.pop(name) for name in ("images", "seed")}
         submodels.check_alone(asked, {"quantize": precision, "recipe": recipe, **choices})
         given = {"calib": calib, "on_bad_image": on_bad_image, **fitting}
-        where = {"output": output_file, "force": force, "as_json": as_json}
+        where: dict[str, Any] = {"output": output_file, "force": force, "as_json": as_json}
         if submodel is not None:
             submodels.extract(program, submodel, given, slices=slices, **where)
         else:
