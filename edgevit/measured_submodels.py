@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from edgevit.graph.program import Array, Program
 from edgevit.images import ImageFolder, ImageReader, OnBadImage, open_folder
 from edgevit.progress import track
 from edgevit.pruning.compensation import FEWEST_IMAGES
-from edgevit.pruning.dataset import Labels, held_out, read_labelled
+from edgevit.pruning.dataset import Labels, check_classes, held_out, read_labelled
 from edgevit.pruning.loop import TrainingOptions
 from edgevit.submodels.consistency import Reference
 from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, elastic, widths_of
@@ -105,7 +105,7 @@ def elastic_folder(
     Raises:
         EdgevitError: when anything cannot be used.
     """
-    path = _outputs_at(output, force=force)
+    path = _output_at(output, slices_beside, force=force)
     program = program if isinstance(program, Program) else Program.load(program)
     folder = open_folder(calib, num_classes=program.num_classes, class_names=program.card.labels)
     if images < FEWEST_IMAGES:
@@ -120,31 +120,24 @@ def elastic_folder(
     return MeasuredNested(path, slices, made)
 
 
-def _outputs_at(output: str | Path, *, force: bool) -> Path:
-    """Where a nested Program may be written, its slices beside it."""
+def _output_at(output: str | Path, *beside: Callable[[Path], Path], force: bool) -> Path:
+    """Where a Program may be written, with files whose names follow from its own."""
     path = Path(output)
     if path.suffix != ".pt2":
         raise EdgevitError(f"--output: {path} must end in .pt2")
-    for file in (path, slices_beside(path)):
+    for file in (path, *(named(path) for named in beside)):
         check_output(file, force=force)
     return path
+
+
+def _report_beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.budget.json")
 
 
 def _write(path: Path, program: Program, slices: Slices) -> None:
     with staged_folder(path.parent) as stage:
         program.save(stage / path.name)
         slices.write(slices_beside(stage / path.name))
-
-
-def _check_classes(program: Program, labels: Labels) -> None:
-    """Of every class there must be an image to learn from and one to judge by."""
-    counts = np.bincount(labels, minlength=program.num_classes)
-    few = np.flatnonzero(counts < 2)
-    if len(few):
-        raise EdgevitError(
-            f"--data: class {few[0]} has {counts[few[0]]} of the {len(labels)} images that are used; two at "
-            "least are needed, one to learn from and one to judge by"
-        )
 
 
 def _labelled(program: Program, folder: ImageFolder, on_bad_image: OnBadImage) -> tuple[Array, Labels | None]:
@@ -204,12 +197,12 @@ def train_nested_folder(
         EdgevitError: when anything cannot be used.
     """
     nested, options = nested or NestedOptions(), options or TrainingOptions()
-    path = _outputs_at(output, force=force)
+    path = _output_at(output, slices_beside, force=force)
     check_device(torch_device)
     read, labels = read_labelled(
         program, data, count=images or _ALL, seed=options.seed, on_bad_image=on_bad_image
     )
-    _check_classes(program, labels)
+    check_classes(program, labels)
     learned, judged = held_out(labels, _HELD_OUT, options.seed)
     checkpoint = path.with_name(f"{path.name}.training")
     resumable.append(checkpoint)
@@ -244,6 +237,7 @@ class Budgeted:
         whole: the cost of the parent.
         images: on which they were judged.
         evaluations: how many submodels the search judged.
+        divergence: KL(parent || submodel) in nats of what is written, its layers fitted, on the same images.
     """
 
     path: Path
@@ -254,6 +248,7 @@ class Budgeted:
     whole: int
     images: int
     evaluations: int
+    divergence: float
 
 
 def search_file(
@@ -287,21 +282,16 @@ def search_file(
     Raises:
         EdgevitError: when the Program is not nested, or its smallest submodel costs more.
     """
-    path = Path(output)
-    if path.suffix != ".pt2":
-        raise EdgevitError(f"--output: {path} must end in .pt2")
-    report = path.with_name(f"{path.stem}.budget.json")
-    for file in (path, report):
-        check_output(file, force=force)
+    path = _output_at(output, _report_beside, force=force)
     parent = program if isinstance(program, Program) else Program.load(program)
-    nesting_of(parent)
+    nesting = nesting_of(parent)
     read = _drawn(parent, calib, images, seed, on_bad_image)
     search = Search(parent, read[::_JUDGING], cost=of, seed=seed)
     candidates = within(search, budget, evaluations=evaluations)
     chosen = next(one for one in candidates if one.name == "search")
     small = extract(parent, chosen.widths)
     _check_equal(parent, small, dict(chosen.widths))
-    fitted = refitted(parent, chosen.widths, torch.from_numpy(read)) if nesting_of(parent).fits else small
+    fitted = refitted(parent, chosen.widths, torch.from_numpy(read)) if nesting.fits else small
     result = Budgeted(
         path=path,
         program=fitted,
@@ -311,10 +301,12 @@ def search_file(
         whole=search.cost(search.whole),
         images=len(search.images),
         evaluations=search.evaluations,
+        divergence=search.divergence_of(fitted),
     )
     with staged_folder(path.parent) as stage:
         fitted.save(stage / path.name)
-        (stage / report.name).write_text(json.dumps(summary(result), indent=1) + "\n", encoding="utf-8")
+        report = json.dumps(summary(result), indent=1) + "\n"
+        _report_beside(stage / path.name).write_text(report, encoding="utf-8")
     return result
 
 
@@ -348,10 +340,7 @@ def extract_file(
     Raises:
         EdgevitError: when the Program is not nested, or has no such submodel.
     """
-    path = Path(output)
-    if path.suffix != ".pt2":
-        raise EdgevitError(f"--output: {path} must end in .pt2")
-    check_output(path, force=force)
+    path = _output_at(output, force=force)
     beside = None if isinstance(program, Program) else slices_beside(Path(program))
     parent = program if isinstance(program, Program) else Program.load(program)
     nesting = nesting_of(parent)
@@ -402,6 +391,7 @@ def summary(result: MeasuredNested | Submodel | Budgeted) -> dict[str, Any]:
             "whole": result.whole,
             "images": result.images,
             "evaluations": result.evaluations,
+            "divergence": result.divergence,
             "candidates": [asdict(one) for one in result.candidates],
         }
     if isinstance(result, Submodel):

@@ -282,7 +282,7 @@ def test_an_interrupted_training_goes_on(training, tmp_path, monkeypatch):
     ("more", "message"),
     [
         (("--granularity", "all"), "granularity: 'all' is unknown"),
-        (("--widths", "0"), "shares: 0 is no share"),
+        (("--widths", "0"), "--widths: 0 is no share"),
         (("--lr", "2"), "lr: must be above 0 and at most 1"),
         (("--images", "7"), "two at least are needed, one to learn from and one to judge by"),
         (("--role", "channels"), "has no axis of role channels that can be nested"),

@@ -132,6 +132,15 @@ data = click.option(
 output_folder = click.option(
     "-o", "--output", "output_dir", metavar="DIR", required=True, help="Folder to write."
 )
+flip = click.option("--flip", is_flag=True, help="Train on images mirrored left to right as well.")
+crop_padding = click.option(
+    "--crop-padding",
+    type=click.IntRange(min=0),
+    metavar="PIXELS",
+    default=0,
+    show_default=True,
+    help="Train on images shifted by so much at most.",
+)
 formats = click.option("--to", default="onnx", show_default=True, help="Formats, with commas between them.")
 target = click.option(
     "--target", metavar="DEVICE", help="Choose what follows for a device (`edgevit devices` lists them)."

@@ -44,15 +44,8 @@ _SHOWN = 4
     show_default=True,
     help="Of training with distillation; with 0 nothing but the fusion is trained.",
 )
-@click.option("--flip", is_flag=True, help="Train on images mirrored left to right as well.")
-@click.option(
-    "--crop-padding",
-    type=click.IntRange(min=0),
-    metavar="PIXELS",
-    default=0,
-    show_default=True,
-    help="Train on images shifted by so much at most.",
-)
+@options.flip
+@options.crop_padding
 @click.option(
     "--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Drawn by chance."
 )

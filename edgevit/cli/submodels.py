@@ -40,7 +40,7 @@ def extract(program: str, submodel: str, given: Mapping[str, Any], *, as_json: b
     (parameters, fewer), (macs, less) = result.parameters, result.macs
     click.echo(
         f"{output.TICK} {result.path}  {fewer / 1e6:.3g} of {parameters / 1e6:.3g} million parameters, "
-        f"{less / 1e6:.4g} of {macs / 1e6:.4g} million multiply-accumulates; it computes what its parent does"
+        f"{less / 1e6:.4g} of {macs / 1e6:.4g} million multiply-accumulates{_done(given)}"
     )
     _print_next(result.path)
 
@@ -67,9 +67,14 @@ def search(
     found = next(one for one in result.candidates if one.name == "search")
     click.echo(
         f"{output.TICK} {result.path}  {found.cost * unit:,} of {result.whole * unit:,} {noun}, "
-        f"{result.evaluations} submodels judged on {result.images} images"
+        f"{result.evaluations} submodels judged on {result.images} images; its layers fitted: "
+        f"{result.divergence:.3g} nats"
     )
     _print_next(result.path)
+
+
+def _done(given: Mapping[str, Any]) -> str:
+    return "; it computes what its parent does" if given["calib"] is None else ", its layers fitted to it"
 
 
 def _said(given: Mapping[str, Any]) -> dict[str, Any]:

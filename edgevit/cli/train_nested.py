@@ -53,15 +53,8 @@ _NESTED = ("granularity", "distil", "precision")
 @click.option(
     "--label-smoothing", type=float, default=0.0, show_default=True, help="Spread over all classes."
 )
-@click.option("--flip", is_flag=True, help="Train on images mirrored left to right as well.")
-@click.option(
-    "--crop-padding",
-    type=click.IntRange(min=0),
-    metavar="PIXELS",
-    default=0,
-    show_default=True,
-    help="Train on images shifted by so much at most.",
-)
+@options.flip
+@options.crop_padding
 @click.option(
     "--precision", metavar="NAME", default="float32", show_default=True, help="float32 or bfloat16."
 )

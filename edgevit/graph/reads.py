@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from edgevit.graph.axes import LAYERS, Dimensions
+from edgevit.graph.axes import LAYERS, Axis, Dimensions
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.rewriting import is_call
 
@@ -47,6 +47,16 @@ def reads(dimensions: Dimensions, leaf: Dim) -> tuple[Read, ...]:
         leaf: the axis, as `Dimensions.axes` gives it.
     """
     return tuple(_reads(dimensions, leaf))
+
+
+def readers_in_order(dimensions: Dimensions) -> list[tuple[Axis, tuple[Read, ...]]]:
+    """The axes that may be sliced and what reads them, in the order of the network."""
+    places = {node: place for place, node in enumerate(dimensions.of)}
+    found = [(axis, reads(dimensions, leaf)) for axis, leaf in dimensions.axes().items() if not axis.fixed]
+    return sorted(
+        ((axis, readings) for axis, readings in found if readings),
+        key=lambda pair: min(places[read.node] for read in pair[1]),
+    )
 
 
 def _reads(dimensions: Dimensions, leaf: Dim) -> Iterator[Read]:

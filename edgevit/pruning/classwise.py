@@ -19,7 +19,7 @@ from edgevit.graph.program import Program
 from edgevit.pruning.assignment import Device, read_devices
 from edgevit.pruning.candidates import compared, fused, groupings_of, pruned, task_of, trained
 from edgevit.pruning.control import control_of
-from edgevit.pruning.dataset import Images, Labels
+from edgevit.pruning.dataset import Images, Labels, check_classes
 from edgevit.pruning.heads import OTHER, with_classes, with_features
 from edgevit.pruning.options import Grouping, SplitOptions
 from edgevit.pruning.prune import check_program
@@ -186,12 +186,4 @@ def _check_images(program: Program, images: Images, labels: Labels) -> None:
             f"labels: they go from {labels.min()} to {labels.max()}; {name} tells {program.num_classes} "
             "classes apart"
         )
-    counts = np.bincount(labels, minlength=program.num_classes)
-    if counts.min() < 2:
-        label = int(counts.argmin())
-        known = "" if program.card.labels is None else f" ({program.card.labels[label]})"
-        number = "no image" if counts[label] == 0 else "one image"
-        raise EdgevitError(
-            f"--data: class {label}{known} has {number} among the {len(labels)} that are used; two at least "
-            "are needed, one to learn from and one to judge by"
-        )
+    check_classes(program, labels)

@@ -59,6 +59,23 @@ def read_labelled(
     return images[: len(labels)], np.asarray(labels, dtype=np.int64)
 
 
+def check_classes(program: Program, labels: Labels) -> None:
+    """Refuse images of which some class has less than one to learn from and one to judge by.
+
+    Raises:
+        EdgevitError: naming the first class.
+    """
+    counts = np.bincount(labels, minlength=program.num_classes)
+    if counts.min() < 2:
+        label = int(counts.argmin())
+        known = "" if program.card.labels is None else f" ({program.card.labels[label]})"
+        number = "no image" if counts[label] == 0 else "one image"
+        raise EdgevitError(
+            f"--data: class {label}{known} has {number} among the {len(labels)} that are used; two at least "
+            "are needed, one to learn from and one to judge by"
+        )
+
+
 def held_out(labels: Labels, share: float, seed: int) -> tuple[Indices, Indices]:
     """Indices of images to learn from and of images to judge by, of every class both.
 

@@ -19,7 +19,7 @@ from edgevit.graph.axes import Axis, Dimensions, Role, stored_tensors
 from edgevit.graph.card import Step
 from edgevit.graph.predictions import predict
 from edgevit.graph.program import Array, Program
-from edgevit.graph.reads import Read, reads
+from edgevit.graph.reads import Read, readers_in_order
 from edgevit.graph.rewriting import Editor
 from edgevit.graph.running import Runner, batches, spread
 from edgevit.graph.slicing import sliced
@@ -80,11 +80,7 @@ def elastic(
     check_roles(roles)
     check_program(program)
     check_images(program, images)
-    for share in shares:
-        if not 0 < share <= 1:
-            raise EdgevitError(
-                f"--widths: {share:g} is no share; give numbers above 0 and up to 1, such as 0.5"
-            )
+    check_shares(shares)
     given = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
     analysis = analyse(program, given, roles=roles, seed=seed)
     if not analysis.curves:
@@ -135,15 +131,12 @@ def _fitted(
 ) -> tuple[Nesting, dict[tuple[str, int, str], tuple[float, float]]]:
     """The widths of each axis and the layers for each, and how well these do."""
     dimensions = Dimensions(program)
-    leaves = {axis: leaf for axis, leaf in dimensions.axes().items() if axis.name in names}
-    places = {node: place for place, node in enumerate(dimensions.of)}
-    found = {axis: reads(dimensions, leaf) for axis, leaf in leaves.items()}
-    in_order = sorted(found, key=lambda axis: min(places[read.node] for read in found[axis]))
+    found = {axis: readings for axis, readings in readers_in_order(dimensions) if axis.name in names}
     regressions = _regressions(program, [read for readings in found.values() for read in readings], images)
     widths: dict[str, tuple[int, ...]] = {}
     fits: dict[tuple[str, int], dict[str, Fit]] = {}
     errors: dict[tuple[str, int, str], tuple[float, float]] = {}
-    for axis in track(in_order, "fitting widths", len(in_order)):
+    for axis in track(found, "fitting widths", len(found)):
         widths[axis.name] = widths_of(axis.size, shares)
         for width in widths[axis.name][:-1]:
             for read in found[axis]:
@@ -153,6 +146,19 @@ def _fitted(
                 if fit.result.ridge is not None:
                     fits.setdefault((axis.name, width), {})[fit.name] = Fit(fit.weight, fit.bias)
     return Nesting(widths, fits), errors
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Refuse what are no shares of an axis.
+
+    Raises:
+        EdgevitError: naming the first.
+    """
+    for share in shares:
+        if not 0 < share <= 1:
+            raise EdgevitError(
+                f"--widths: {share:g} is no share; give numbers above 0 and up to 1, such as 0.5"
+            )
 
 
 def widths_of(size: int, shares: Sequence[float]) -> tuple[int, ...]:

@@ -160,7 +160,9 @@ def _check_fits(program: Program, dimensions: Dimensions, fits: Mapping[str, Fit
                 f"{program.card.name} is damaged: {layer} is none of its layers that can be narrower"
             )
         wanted = (shape[0], int(((read.units >= 0) & (read.units < width)).sum()), *shape[2:])
-        if tuple(fit.weight.shape) != wanted or not bool(torch.isfinite(fit.weight).all()):
+        bias = fit.weight.new_zeros(shape[0]) if fit.bias is None else fit.bias
+        finite = all(bool(torch.isfinite(value).all()) for value in (fit.weight, bias))
+        if tuple(fit.weight.shape) != wanted or tuple(bias.shape) != (shape[0],) or not finite:
             raise EdgevitError(
                 f"{program.card.name} is damaged: the weight of {layer} at {width} units is "
                 f"{tuple(fit.weight.shape)}, not {wanted} finite numbers"

@@ -78,8 +78,9 @@ def nesting_of(program: Program) -> Nesting:
     """By which axes a program is nested.
 
     Raises:
-        EdgevitError: when it is not.
+        EdgevitError: when it is not, or what its file holds of it is damaged.
     """
+    axes = {axis.name: axis for axis in find_axes(program)}
     widths: dict[str, tuple[int, ...]] = {}
     parts: dict[tuple[str, int], dict[str, dict[str, torch.Tensor]]] = {}
     for path, value in program.exported.constants.items():
@@ -87,7 +88,9 @@ def nesting_of(program: Program) -> Nesting:
             continue
         found = _FIT.fullmatch(path)
         if found is None:
-            widths[path.removeprefix(_PREFIX)] = tuple(int(width) for width in value)
+            name = path.removeprefix(_PREFIX)
+            widths[name] = tuple(int(width) for width in value.flatten())
+            _check(program, axes.get(name), name, widths[name])
         else:
             layers = parts.setdefault((found["axis"], int(found["width"])), {})
             layers.setdefault(found["layer"], {})[found["part"]] = value
@@ -97,6 +100,8 @@ def nesting_of(program: Program) -> Nesting:
             "elastic`, or train one with `edgevit train-nested`; what was rewritten, pruned or quantized "
             "since holds none any more"
         )
+    if any("weight" not in tensors for layers in parts.values() for tensors in layers.values()):
+        raise EdgevitError(f"{program.card.name} is damaged: a layer for a smaller width has no weight")
     fits = {
         key: {name: Fit(tensors["weight"], tensors.get("bias")) for name, tensors in layers.items()}
         for key, layers in parts.items()

@@ -104,9 +104,12 @@ class Search:
     def divergence(self, key: Key) -> float:
         """KL(parent || submodel) of the predictions, in nats; judged once."""
         if key not in self._found:
-            small = extract(self.parent, self._named(key))
-            self._found[key] = float(divergence(self._expected, predict(Runner(small), self.images).double()))
+            self._found[key] = self.divergence_of(extract(self.parent, self._named(key)))
         return self._found[key]
+
+    def divergence_of(self, program: Program) -> float:
+        """KL(parent || program) of the predictions, in nats."""
+        return float(divergence(self._expected, predict(Runner(program), self.images).double()))
 
     def candidate(self, name: str, key: Key) -> Candidate:
         """A submodel with what was judged of it."""
@@ -184,7 +187,7 @@ class Search:
         return [self._filled(self._level(0), budget) for _ in range(count)]
 
     def _mutated(self, key: Key, budget: int) -> Key | None:
-        """One or two axes narrower, then others wider while there is room."""
+        """One or two axes of another width, then others wider while there is room; None over the budget."""
         found = key
         count = min(len(key), 1 + int(self._random.integers(2)))
         for place in self._random.choice(len(key), size=count, replace=False).tolist():

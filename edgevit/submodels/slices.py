@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field
 
-from edgevit.errors import EdgevitError, closest
+from edgevit.errors import EdgevitError
 from edgevit.files import staged_file
 from edgevit.graph.program import Program
 from edgevit.graph.weights import digest
@@ -91,9 +91,3 @@ def read_slices(path: Path, program: Program) -> Slices:
 def weights_of(program: Program) -> str:
     """What tells Programs of one graph apart."""
     return digest(program.exported.state_dict.items())
-
-
-def unknown_slice(name: str, slices: Slices) -> EdgevitError:
-    """A name that no slice has."""
-    known = [one.name for one in slices.slices]
-    return EdgevitError(f"--submodel {name}: is no slice; {closest(name, known)}")

@@ -23,17 +23,18 @@ from edgevit.graph.card import Step
 from edgevit.graph.devices import check_device, moved
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
-from edgevit.graph.reads import reads
+from edgevit.graph.reads import readers_in_order
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.rewrites.split_projections import split_projections
 from edgevit.graph.slicing import slice_axes, sliced
 from edgevit.graph.weights import digest
+from edgevit.pruning.analysis import is_plain
 from edgevit.pruning.checkpoint import Parameters, checkpoint_at
 from edgevit.pruning.loop import Loop, TrainingOptions
 from edgevit.pruning.prune import check_program, check_roles
 from edgevit.pruning.steps import check_labels, distance
 from edgevit.pruning.training import with_parameters
-from edgevit.submodels.elastic import DEFAULT_ROLES, widths_of
+from edgevit.submodels.elastic import DEFAULT_ROLES, check_shares, widths_of
 from edgevit.submodels.nesting import Nesting, with_nesting
 
 Granularity = Literal["joint", "sampled"]
@@ -50,8 +51,7 @@ class NestedOptions:
     Attributes:
         shares: of the units of each axis, at which it is trained; all of them always is one.
         roles: of the axes that become nested.
-        granularity: "joint" adds up the losses of all shares at each step, "sampled" takes one that is drawn,
-            for a third of the time.
+        granularity: "joint" adds up the losses of all shares at each step, "sampled" takes one that is drawn.
         distil: share that the whole's own predictions have of the loss of narrower ones; the labels have the
             rest (Yu and Huang 2019, arXiv 1903.05134).
         precision: of the arithmetic, "float32" or "bfloat16" where torch thinks it safe; weights are float32.
@@ -68,11 +68,7 @@ class NestedOptions:
 
     def __post_init__(self) -> None:
         check_roles(self.roles)
-        for share in self.shares:
-            if not 0 < share <= 1:
-                raise EdgevitError(
-                    f"shares: {share:g} is no share; give numbers above 0 and up to 1, such as 0.5"
-                )
+        check_shares(self.shares)
         if not 0 <= self.distil <= 1:
             raise EdgevitError(f"distil: must be 0 to 1, not {self.distil:g}")
         for name, kind in (("granularity", Granularity), ("precision", Precision)):
@@ -233,17 +229,15 @@ class _Granularity:
 
 
 def _axes(program: Program, roles: Collection[Role]) -> dict[str, int]:
-    """Name and size of the axes that can be nested, in the order of the network."""
-    dimensions = Dimensions(program)
-    places = {node: place for place, node in enumerate(dimensions.of)}
-    first: dict[str, tuple[int, int]] = {}
-    for axis, leaf in dimensions.axes().items():
-        readers = reads(dimensions, leaf)
-        if axis.role in roles and not axis.fixed and readers:
-            first[axis.name] = min(places[read.node] for read in readers), axis.size
-    if not first:
+    """Name and size of the axes that can be nested, in the order of the network: those that layers read."""
+    found = {
+        axis.name: axis.size
+        for axis, readings in readers_in_order(Dimensions(program))
+        if axis.role in roles and all(map(is_plain, readings))
+    }
+    if not found:
         raise EdgevitError(f"{program.card.name} has no axis of role {' or '.join(roles)} that can be nested")
-    return {name: size for name, (_, size) in sorted(first.items(), key=lambda item: item[1])}
+    return found
 
 
 def _run_of(program: Program, data: _Data, nested: NestedOptions, options: TrainingOptions) -> str:

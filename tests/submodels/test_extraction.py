@@ -141,13 +141,37 @@ def test_a_nesting_that_cannot_be_is_refused(name, widths, message):
         with_nesting(prepare_for_export(learned()), Nesting({name: widths}))
 
 
-@pytest.mark.parametrize("weight", [torch.zeros(3, 8), torch.full((32, 8), torch.nan)])
-def test_a_damaged_fit_is_refused(weight):
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [
+        (torch.zeros(3, 8), None),
+        (torch.full((32, 8), torch.nan), None),
+        (torch.zeros(32, 8), torch.zeros(31)),
+        (torch.zeros(32, 8), torch.full((32,), torch.inf)),
+    ],
+)
+def test_a_damaged_fit_is_refused(weight, bias):
     name = "block.fc1:hidden"
     layer = next(iter(nesting_of(nested()).fits[name, 8]))
-    made = Nesting({name: (8, 64)}, {(name, 8): {layer: Fit(weight, None)}})
+    made = Nesting({name: (8, 64)}, {(name, 8): {layer: Fit(weight, bias)}})
     with pytest.raises(EdgevitError, match="is damaged: the weight of"):
         extract(with_nesting(prepare_for_export(learned()), made), {name: 8})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("nested/block.fc9:hidden", torch.tensor([8, 64]), "is no axis of"),
+        ("nested/block.fc1:hidden", torch.tensor([8, 128]), "end with all 64"),
+        ("nested/block.fc1:hidden", torch.tensor(8), "end with all 64"),
+        ("nested/block.fc1:hidden/8/linear_1/bias", torch.zeros(32), "has no weight"),
+    ],
+)
+def test_a_file_that_says_what_cannot_be_is_refused(path, value, message):
+    program = with_nesting(prepare_for_export(learned()), Nesting({"block.fc1:hidden": (8, 64)}))
+    program.exported.constants[path] = value
+    with pytest.raises(EdgevitError, match=message):
+        nesting_of(program)
 
 
 @functools.cache

@@ -117,7 +117,7 @@ def test_all_units_always_are_a_width():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shares": (0.5, 1.5)}, "^shares: 1.5 is no share"),
+        ({"shares": (0.5, 1.5)}, "^--widths: 1.5 is no share"),
         ({"distil": 2.0}, "^distil: must be 0 to 1"),
         ({"granularity": "both"}, "^granularity: 'both' is unknown"),
         ({"precision": "float16"}, "^precision: 'float16' is unknown; did you mean"),
