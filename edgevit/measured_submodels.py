@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -23,19 +22,17 @@ from edgevit.progress import track
 from edgevit.pruning.compensation import FEWEST_IMAGES
 from edgevit.pruning.dataset import Labels, check_classes, held_out, read_labelled
 from edgevit.pruning.loop import TrainingOptions
+from edgevit.submodels.branches import Replacement
 from edgevit.submodels.consistency import Reference
 from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES, elastic, widths_of
 from edgevit.submodels.extraction import extract, masked, refitted
-from edgevit.submodels.nesting import nesting_of
-from edgevit.submodels.search import Candidate, Cost, Search, within
+from edgevit.submodels.nesting import Widths, nesting_of
 from edgevit.submodels.slices import Slice, Slices, read_slices, slices_beside, weights_of
 from edgevit.submodels.training import NestedOptions, train_nested
 from edgevit.submodels.widths import parse_widths
 
 # Images, other than those that layers are fitted with, on which slices are compared with their parent.
 _JUDGED = 256
-# Of the images that layers are fitted with, one in so many is judged on in a search.
-_JUDGING = 4
 # Of the images, when they are trained on as well.
 _HELD_OUT = 0.1
 _ALL = sys.maxsize
@@ -83,6 +80,7 @@ def elastic_folder(
     output: str | Path,
     roles: Collection[Role] = DEFAULT_ROLES,
     shares: Sequence[float] = SHARES,
+    replacements: Collection[Replacement] = (),
     images: int = 256,
     seed: int = 0,
     on_bad_image: OnBadImage = "fail",
@@ -97,6 +95,7 @@ def elastic_folder(
         output: the ``.pt2`` file to write; slices are written beside it, as ``.slices.yaml``.
         roles: of the axes that may be narrower.
         shares: of the units of an axis, at which it is nested.
+        replacements: of residual branches: "skip", "linear".
         images: of the folder, drawn by chance, to fit layers with.
         seed: of what is drawn.
         on_bad_image: "fail" or "skip".
@@ -105,14 +104,14 @@ def elastic_folder(
     Raises:
         EdgevitError: when anything cannot be used.
     """
-    path = _output_at(output, slices_beside, force=force)
+    path = output_at(output, slices_beside, force=force)
     program = program if isinstance(program, Program) else Program.load(program)
     folder = open_folder(calib, num_classes=program.num_classes, class_names=program.card.labels)
     if images < FEWEST_IMAGES:
         raise EdgevitError(f"--images: {images} are too few to fit layers with; {FEWEST_IMAGES} at least")
     drawn = folder.sample(min(images, len(folder)), seed)
     read = ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image).read_all()
-    made = elastic(program, read, roles=roles, shares=shares, seed=seed).program
+    made = elastic(program, read, roles=roles, shares=shares, replacements=replacements, seed=seed).program
     others = folder.without(drawn).sample(_JUDGED, seed)
     judged, labels = _labelled(program, others if len(others) else drawn, on_bad_image)
     slices = _slices(made, shares, Reference.of(made, judged, labels))
@@ -120,7 +119,7 @@ def elastic_folder(
     return MeasuredNested(path, slices, made)
 
 
-def _output_at(output: str | Path, *beside: Callable[[Path], Path], force: bool) -> Path:
+def output_at(output: str | Path, *beside: Callable[[Path], Path], force: bool) -> Path:
     """Where a Program may be written, with files whose names follow from its own."""
     path = Path(output)
     if path.suffix != ".pt2":
@@ -128,10 +127,6 @@ def _output_at(output: str | Path, *beside: Callable[[Path], Path], force: bool)
     for file in (path, *(named(path) for named in beside)):
         check_output(file, force=force)
     return path
-
-
-def _report_beside(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.budget.json")
 
 
 def _write(path: Path, program: Program, slices: Slices) -> None:
@@ -197,7 +192,7 @@ def train_nested_folder(
         EdgevitError: when anything cannot be used.
     """
     nested, options = nested or NestedOptions(), options or TrainingOptions()
-    path = _output_at(output, slices_beside, force=force)
+    path = output_at(output, slices_beside, force=force)
     check_device(torch_device)
     read, labels = read_labelled(
         program, data, count=images or _ALL, seed=options.seed, on_bad_image=on_bad_image
@@ -222,92 +217,6 @@ def train_nested_folder(
     slices = _slices(made, nested.shares, reference)
     _write(path, made, slices)
     return MeasuredNested(path, slices, made)
-
-
-@dataclass(frozen=True)
-class Budgeted:
-    """What `search_file` found.
-
-    Attributes:
-        path: of the submodel.
-        program: the same.
-        of: the kind of cost that has the budget.
-        budget: of it.
-        candidates: the submodel, and what simpler ways find, the best first.
-        whole: the cost of the parent.
-        images: on which they were judged.
-        evaluations: how many submodels the search judged.
-        divergence: KL(parent || submodel) in nats of what is written, its layers fitted, on the same images.
-    """
-
-    path: Path
-    program: Program
-    of: Cost
-    budget: int
-    candidates: tuple[Candidate, ...]
-    whole: int
-    images: int
-    evaluations: int
-    divergence: float
-
-
-def search_file(
-    program: Program | str | Path,
-    budget: int,
-    *,
-    of: Cost,
-    calib: str | Path,
-    output: str | Path,
-    images: int = 256,
-    evaluations: int = 64,
-    seed: int = 0,
-    on_bad_image: OnBadImage = "fail",
-    force: bool = False,
-) -> Budgeted:
-    """Find the submodel of a nested Program that is best within a budget, and write it, its layers fitted.
-
-    Args:
-        program: a nested Program, or its ``.pt2``.
-        budget: what the submodel may cost.
-        of: multiply-accumulates for one image, "macs", or stored numbers, "parameters".
-        calib: a folder of images: submodels are judged on a quarter of those that are drawn, by how far their
-            predictions are from the parent's, and the layers of the one that is found are fitted with all.
-        output: the ``.pt2`` file to write; what was judged is written beside it, as ``.budget.json``.
-        images: of the folder, drawn by chance.
-        evaluations: of changes to the best that sensitivities say.
-        seed: of all that is drawn.
-        on_bad_image: "fail" or "skip".
-        force: replace what is there.
-
-    Raises:
-        EdgevitError: when the Program is not nested, or its smallest submodel costs more.
-    """
-    path = _output_at(output, _report_beside, force=force)
-    parent = program if isinstance(program, Program) else Program.load(program)
-    nesting = nesting_of(parent)
-    read = _drawn(parent, calib, images, seed, on_bad_image)
-    search = Search(parent, read[::_JUDGING], cost=of, seed=seed)
-    candidates = within(search, budget, evaluations=evaluations)
-    chosen = next(one for one in candidates if one.name == "search")
-    small = extract(parent, chosen.widths)
-    _check_equal(parent, small, dict(chosen.widths))
-    fitted = refitted(parent, chosen.widths, torch.from_numpy(read)) if nesting.fits else small
-    result = Budgeted(
-        path=path,
-        program=fitted,
-        of=of,
-        budget=budget,
-        candidates=tuple(candidates),
-        whole=search.cost(search.whole),
-        images=len(search.images),
-        evaluations=search.evaluations,
-        divergence=search.divergence_of(fitted),
-    )
-    with staged_folder(path.parent) as stage:
-        fitted.save(stage / path.name)
-        report = json.dumps(summary(result), indent=1) + "\n"
-        _report_beside(stage / path.name).write_text(report, encoding="utf-8")
-    return result
 
 
 def extract_file(
@@ -340,7 +249,7 @@ def extract_file(
     Raises:
         EdgevitError: when the Program is not nested, or has no such submodel.
     """
-    path = _output_at(output, force=force)
+    path = output_at(output, force=force)
     beside = None if isinstance(program, Program) else slices_beside(Path(program))
     parent = program if isinstance(program, Program) else Program.load(program)
     nesting = nesting_of(parent)
@@ -349,9 +258,9 @@ def extract_file(
         named = read_slices(Path(slices) if slices is not None else beside, parent).named(submodel)  # type: ignore[arg-type]
     widths = dict(named.widths) if named is not None else parse_widths(submodel, nesting)
     small = extract(parent, widths)
-    _check_equal(parent, small, widths)
+    check_equal(parent, small, widths)
     if calib is not None:
-        read = _drawn(small, calib, images, seed, on_bad_image)
+        read = drawn_from(small, calib, images, seed, on_bad_image)
         small = refitted(parent, widths, torch.from_numpy(read))
     small.save(path, force=force)
     return Submodel(
@@ -362,7 +271,9 @@ def extract_file(
     )
 
 
-def _drawn(program: Program, calib: str | Path, images: int, seed: int, on_bad_image: OnBadImage) -> Array:
+def drawn_from(
+    program: Program, calib: str | Path, images: int, seed: int, on_bad_image: OnBadImage
+) -> Array:
     """Images to fit layers with."""
     if images < FEWEST_IMAGES:
         raise EdgevitError(f"--images: {images} are too few to fit layers with; {FEWEST_IMAGES} at least")
@@ -371,7 +282,7 @@ def _drawn(program: Program, calib: str | Path, images: int, seed: int, on_bad_i
     return ImageReader(drawn, program.card.preprocessing, on_bad_image=on_bad_image).read_all()
 
 
-def _check_equal(parent: Program, small: Program, widths: dict[str, int]) -> None:
+def check_equal(parent: Program, small: Program, widths: Widths) -> None:
     """A submodel gives what its parent gives with everything zero that it lacks; anything else is a bug."""
     noise = np.random.default_rng(0).standard_normal((_CHECKED, *(int(n) for n in parent.input_shape[1:])))
     images = noise.astype(np.float32)
@@ -380,20 +291,8 @@ def _check_equal(parent: Program, small: Program, widths: dict[str, int]) -> Non
         raise AssertionError(f"the submodel of {parent.card.name} does not compute what its parent does")
 
 
-def summary(result: MeasuredNested | Submodel | Budgeted) -> dict[str, Any]:
+def summary(result: MeasuredNested | Submodel) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
-    if isinstance(result, Budgeted):
-        return {
-            "version": 1,
-            "program": result.path.name,
-            "of": result.of,
-            "budget": result.budget,
-            "whole": result.whole,
-            "images": result.images,
-            "evaluations": result.evaluations,
-            "divergence": result.divergence,
-            "candidates": [asdict(one) for one in result.candidates],
-        }
     if isinstance(result, Submodel):
         return {
             "version": 1,

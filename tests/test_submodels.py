@@ -121,11 +121,38 @@ def test_the_best_submodel_within_a_budget(parent, folder, tmp_path, capsys):
     out = tmp_path / "out" / "small.pt2"
     assert run(budget(parent, folder, out, "--flops-budget", slices[1].macs, "--json")) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert sorted(path.name for path in out.parent.iterdir()) == ["small.budget.json", "small.pt2"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "small.budget.html",
+        "small.budget.json",
+        "small.pt2",
+    ]
     assert json.loads((out.parent / "small.budget.json").read_text()) == printed
     by_name = {one["name"]: one for one in printed["candidates"]}
     assert count_macs(Program.load(out)) == by_name["search"]["cost"] <= slices[1].macs
     assert by_name["search"]["divergence"] <= by_name["uniform"]["divergence"]
+
+
+def test_the_best_submodel_of_a_latency(folder, parent, tmp_path, capsys):
+    # On a machine that is busy it may be missed: it is written all the same.
+    out = tmp_path / "small.pt2"
+    assert run(budget(parent, folder, out, "--latency-budget", "0.5s", "--force", "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["of"], printed["budget"], printed["latency"]["format"]) == (
+        "latency",
+        500_000_000,
+        "onnx",
+    )
+    assert printed["latency"]["p50_ms"] > 0
+    assert Program.load(out).parameter_count == Program.load(parent).parameter_count
+
+
+def test_an_elastic_program_without_some_blocks(folder, tmp_path):
+    start = learned().save(tmp_path / "start.pt2")
+    assert run(elastic(start, folder, tmp_path / "e.pt2", "--widths", "0.5", "--blocks", "skip,linear")) == 0
+    branch = next(iter(nesting_of(Program.load(tmp_path / "e.pt2")).replacements))
+    assert run(submodel(tmp_path / "e.pt2", f"hidden=0.5,{branch}=linear", tmp_path / "small.pt2")) == 0
+    small = Program.load(tmp_path / "small.pt2")
+    assert small.card.steps[-1].measured["widths"][branch] == "linear"
 
 
 def test_the_best_submodel_of_a_size(parent, folder, tmp_path):
@@ -182,6 +209,9 @@ class TestMistakes:
             (("--flops-budget", "much"), "--flops-budget much: is no amount; write 0.4G"),
             (("--size-budget", "0"), "--size-budget 0: is no amount"),
             (("--size-budget", "3MB", "--flops-budget", "1G"), "give one of them"),
+            (("--latency-budget", "12"), "--latency-budget 12: is no time; write 12ms"),
+            (("--latency-budget", "9ms", "--to", "coreml"), "--to: 'coreml' cannot be timed"),
+            (("--size-budget", "3MB", "--to", "onnx"), "--to with --size-budget"),
             (
                 ("--size-budget", "3MB", "--submodel", "0.5"),
                 "--submodel with --size-budget",
@@ -208,6 +238,7 @@ class TestMistakes:
             (("--widths", "half"), "--widths half: give shares"),
             (("--widths", "0.5,1.5"), "--widths: 1.5 is no share"),
             (("--role", "layers"), "--role: 'layers' is unknown"),
+            (("--blocks", "none"), "--blocks: 'none' is unknown; known: linear, skip"),
             (("--role", "channels"), "has no axis of role channels that may be narrower"),
             (("--role", "value", "--role", "heads"), "reads two axes; let one --role alone be elastic"),
             (("--role", "query-key"), "reads an axis, and is no layer without groups"),

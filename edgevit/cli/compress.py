@@ -24,6 +24,7 @@ _SHOWN = 5
 @click.option("--slices", metavar="FILE", help="That has the name.  [default: beside PROGRAM]")
 @click.option("--flops-budget", metavar="N", help="Of a nested Program, the best submodel: 0.4G, 300M.")
 @click.option("--size-budget", metavar="N", help="Likewise, of its weights as float32: 3MB, 800kB.")
+@click.option("--latency-budget", metavar="TIME", help="Likewise, of p50 on this machine, one thread: 12ms.")
 @click.option("--calib", "--data", metavar="DIR", help="Images to calibrate with, labelled or not.")
 @click.option("-o", "--output", "output_file", metavar="FILE", required=True, help="The .pt2 file to write.")
 @click.option("--engine", metavar="NAME", help="edgevit or nncf.  [default: edgevit]")
@@ -63,6 +64,7 @@ def command(
     slices: str | None,
     flops_budget: str | None,
     size_budget: str | None,
+    latency_budget: str | None,
     calib: str | None,
     output_file: str,
     torch_device: str,
@@ -74,9 +76,15 @@ def command(
 ) -> None:
     """Quantize PROGRAM, a .pt2 file, with the images of a folder, or take a submodel out of it."""
     output.prepare(as_json=as_json, quiet=quiet)
-    asked = {"submodel": submodel, "flops-budget": flops_budget, "size-budget": size_budget}
+    asked = {
+        "submodel": submodel,
+        "flops-budget": flops_budget,
+        "size-budget": size_budget,
+        "latency-budget": latency_budget,
+    }
     if any(value is not None for value in asked.values()):
-        fitting = {name: choices.pop(name) for name in ("images", "seed")}
+        taken = ("images", "seed") if latency_budget is None else ("images", "seed", "to")
+        fitting = {name: choices.pop(name) for name in taken}
         submodels.check_alone(asked, {"quantize": precision, "recipe": recipe, **choices})
         given = {"calib": calib, "on_bad_image": on_bad_image, **fitting}
         where: dict[str, Any] = {"output": output_file, "force": force, "as_json": as_json}

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     metavar="SHARES",
     help="Of the units of an axis.  [default: 0.125,0.25,0.375,0.5,0.625,0.75,0.875]",
 )
+@click.option(
+    "--blocks",
+    metavar="NAMES",
+    help="What may stand in for residual branches: skip (their mean), linear (one layer), or skip,linear.",
+)
 @click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="Drawn by chance.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
 @options.on_bad_image
@@ -44,6 +49,7 @@ def command(
     output_file: str,
     roles: tuple[Any, ...],
     shares: str | None,
+    blocks: str | None,
     as_json: bool,
     quiet: bool,
     **choices: Any,
@@ -51,6 +57,7 @@ def command(
     """Make PROGRAM, a .pt2 file, elastic with the images of a folder."""
     output.prepare(as_json=as_json, quiet=quiet)
     wanted = None if shares is None else options.shares_of(shares)
+    replacements: Any = () if blocks is None else tuple(word.strip() for word in blocks.split(","))
     from edgevit.measured_submodels import elastic_folder, summary
     from edgevit.submodels.elastic import DEFAULT_ROLES, SHARES
 
@@ -60,6 +67,7 @@ def command(
         output=output_file,
         roles=roles or DEFAULT_ROLES,
         shares=wanted or SHARES,
+        replacements=replacements,
         **choices,
     )
     if as_json:

@@ -214,3 +214,19 @@ def amount_of(option: str, text: str) -> int:
     if amount < 1:
         raise click.UsageError(f"--{option} {text}: is no amount; write 0.4G, 300M or 3MB")
     return amount
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)")
+
+
+def duration_of(option: str, text: str) -> int:
+    """A time, such as ``12ms``, in nanoseconds.
+
+    Raises:
+        UsageError: when it is none, or nothing.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    nanoseconds = round(float(found[1]) * {"us": 10**3, "ms": 10**6, "s": 10**9}[found[2]]) if found else 0
+    if nanoseconds < 1:
+        raise click.UsageError(f"--{option} {text}: is no time; write 12ms or 0.5s")
+    return nanoseconds

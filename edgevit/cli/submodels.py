@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevit.cli import options, output
 
+if TYPE_CHECKING:
+    from edgevit.measured_budgets import Budgeted
+
 _FLOAT_BYTES = 4
-# Of each option, what has the budget, and what a unit of it is of what the option counts.
-_BUDGETS: dict[str, tuple[Any, int, str]] = {
-    "flops-budget": ("macs", 1, "multiply-accumulates"),
-    "size-budget": ("parameters", _FLOAT_BYTES, "bytes"),
+# Of each option, what has the budget, and how many of it are one of what the option counts.
+_BUDGETS: dict[str, tuple[Any, int]] = {
+    "flops-budget": ("macs", 1),
+    "size-budget": ("parameters", _FLOAT_BYTES),
+    "latency-budget": ("latency", 1),
 }
 
 
@@ -52,24 +56,43 @@ def search(
     option, text = next((name, value) for name, value in asked.items() if value is not None)
     if where.pop("slices") is not None:
         raise click.UsageError(f"--slices with --{option}: slices have names; give --submodel NAME")
-    of, unit, noun = _BUDGETS[option]
-    amount = options.amount_of(option, text)
+    of, unit = _BUDGETS[option]
+    amount = (options.duration_of if of == "latency" else options.amount_of)(option, text)
     if given["calib"] is None:
         raise click.UsageError("--calib is missing: a folder of images to judge submodels on")
-    from edgevit.measured_submodels import search_file, summary
+    from edgevit.measured_budgets import search_file, summary
 
     result = search_file(program, amount // unit, of=of, **_said(given), **where)
     if as_json:
         output.print_json(summary(result))
         return
+    _print_found(result)
+
+
+def _print_found(result: Budgeted) -> None:
+    """What was found at any budget, what is written, and where to see more."""
+    from edgevit.report.budget import UNITS
+
+    unit = UNITS[result.of]
+    for one in result.frontier:
+        click.echo(f"  {one.name:>13}  {unit.words(one.cost):>10}  {one.divergence:.3g} nats")
+    click.echo(f"within {unit.words(result.budget)}:")
     for one in result.candidates:
-        click.echo(f"  {one.name:>9}  {one.cost * unit / 1e6:8.4g} M  {one.divergence:.3g} nats")
+        click.echo(f"  {one.name:>13}  {unit.words(one.cost):>10}  {one.divergence:.3g} nats")
     found = next(one for one in result.candidates if one.name == "search")
     click.echo(
-        f"{output.TICK} {result.path}  {found.cost * unit:,} of {result.whole * unit:,} {noun}, "
+        f"{output.TICK} {result.path}  {unit.words(found.cost)} of {unit.words(result.whole)}, "
         f"{result.evaluations} submodels judged on {result.images} images; its layers fitted: "
         f"{result.divergence:.3g} nats"
     )
+    if result.latency is not None:
+        click.echo(
+            f"  measured: p50 {result.latency.p50_ms:.2f} ms in {result.latency.format} on this machine, one "
+            f"thread; the whole {result.latency.whole_ms:.2f} ms"
+        )
+        if result.latency.warning is not None:
+            click.echo(f"  warning: {result.latency.warning}")
+    click.echo(f"report: {result.page}")
     _print_next(result.path)
 
 

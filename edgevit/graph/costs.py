@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -58,15 +58,17 @@ class Costs:
         self._of = dimensions.of
         counts = macs_by_node(dimensions.program)
         self._macs = [(node, counts[node.name]) for node in dimensions.of if counts.get(node.name)]
-        self._stored = [dimensions.of[node] for node, _, _ in stored_tensors(dimensions.program)]
+        self._stored = [(node, dimensions.of[node]) for node, _, _ in stored_tensors(dimensions.program)]
 
-    def macs(self, choices: Choices) -> int:
-        """Multiply-accumulates for one image."""
-        return round(sum(count * self._share(node, choices) for node, count in self._macs))
+    def macs(self, choices: Choices, *, without: Collection[Node] = ()) -> int:
+        """Multiply-accumulates for one image, but for those of some calls."""
+        left = ((node, count) for node, count in self._macs if node not in without)
+        return round(sum(count * self._share(node, choices) for node, count in left))
 
-    def parameters(self, choices: Choices) -> int:
-        """Numbers that are stored, buffers included."""
-        return sum(math.prod(dim.left(choices) for dim in dims) for dims in self._stored)
+    def parameters(self, choices: Choices, *, without: Collection[Node] = ()) -> int:
+        """Numbers that are stored, buffers included, but for some of the tensors."""
+        left = (dims for node, dims in self._stored if node not in without)
+        return sum(math.prod(dim.left(choices) for dim in dims) for dims in left)
 
     def _share(self, node: Node, choices: Choices) -> float:
         """What is left of a call's arithmetic, 0 to 1."""

@@ -38,7 +38,8 @@ def compensate(
 
     Args:
         whole: the program before it was sliced.
-        small: what `edgevit.graph.slicing.slice_axes` made of it.
+        small: what `edgevit.graph.slicing.slice_axes` made of it; operations of the same name may read other
+            stored tensors, as where something stands in for a residual branch.
         keep: what it was sliced by.
         images: (n, channels, height, width) float32; `FEWEST_IMAGES` at least. All of them pass through both
             programs at once, which takes the memory of what lives between two layers.
@@ -81,7 +82,7 @@ class _Lockstep:
             {runner.image: list(parts)} for runner in self.runners
         )
         self.count = len(parts)
-        self.differing: set[Node] = set()
+        self.differing: set[str] = set()
 
     def run(self) -> tuple[list[Compensated], dict[str, tuple[torch.Tensor, torch.Tensor | None]]]:
         """Results and new weights by layer."""
@@ -125,24 +126,24 @@ class _Lockstep:
 
     def _mended(self, node: Node, copy: Node) -> Regression | None:
         """The layer fitted anew; None where there is nothing to mend, or it cannot be."""
-        if not self._differs(node):
+        if not self._differs(node, copy):
             return None
-        mends = self._can_mend(node)
-        self.differing.add(node)
+        mends = self._can_mend(copy) and not self._cuts_batch(node)
+        self.differing.add(node.name)
         return self._fit(node, copy) if mends else None
 
-    def _can_mend(self, node: Node) -> bool:
+    def _can_mend(self, copy: Node) -> bool:
         """Whether it is a layer without groups that reads something else than in the whole program.
 
         A weight that other layers have as well stays what it is: the program would grow.
         """
-        if not is_call(node, LAYERS) or node.kwargs or self._cuts_batch(node):
+        if not is_call(copy, LAYERS) or copy.kwargs:
             return False
-        source, *constants = (argument for argument in node.args[:3] if isinstance(argument, Node))
+        source, *constants = (argument for argument in copy.args[:3] if isinstance(argument, Node))
         if any(constant.op != "placeholder" or len(constant.users) > 1 for constant in constants):
             return False
-        channels = source.meta["val"].shape[-1 if node.target is _LINEAR else 1]
-        return source in self.differing and bool(channels == constants[0].meta["val"].shape[1])
+        channels = source.meta["val"].shape[-1 if copy.target is _LINEAR else 1]
+        return source.name in self.differing and bool(channels == constants[0].meta["val"].shape[1])
 
     def _cuts_batch(self, node: Node) -> bool:
         """Whether what is cut is folded into the batch, whose size is another for every batch."""
@@ -152,11 +153,12 @@ class _Lockstep:
             for leaves in (set(dim.leaves()) for dim in self.dimensions.of[node])
         )
 
-    def _differs(self, node: Node) -> bool:
+    def _differs(self, node: Node, copy: Node) -> bool:
         """Whether the two programs compute something else here, be it a part of the same."""
         dims = [dim for source in (node, *node.all_input_nodes) for dim in self.dimensions.of.get(source, [])]
         cut = any(isinstance(dim, Dim) and dim.left(self.choices) < dim.size for dim in dims)
-        return cut or not self.differing.isdisjoint(node.all_input_nodes)
+        read = [source.name for source in copy.all_input_nodes]
+        return cut or not self.differing.isdisjoint(read) or not self.runners[0].nodes.keys() >= set(read)
 
     def _skip(self, node: Node) -> Node | None:
         """What a layer's result is added to, where that is known already."""

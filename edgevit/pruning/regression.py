@@ -120,6 +120,12 @@ class Regression:
         sums = [part.narrowed(columns) for part in self.sums]
         return Regression(self.name, self.weight[:, channels], self.bias, sums=sums, origins=origins)
 
+    @property
+    def mean_wanted(self) -> torch.Tensor:
+        """(outputs,), over all rows: the best of what reads nothing."""
+        fitted, held_out = self.sums
+        return self._means(fitted + held_out)[1].to(self.weight.dtype)
+
     def solve(self) -> None:
         """Find the best weight and bias."""
         start = self.weight.flatten(1).double()

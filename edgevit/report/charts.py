@@ -307,3 +307,69 @@ def _dot_row(index: int, name: str, value: float, words: str, scale: Scale) -> M
         element("circle", class_="reference" if index == 0 else "dot", cx=scale.at(value), cy=middle, r=6),
         class_="row",
     )
+
+
+# --- points -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one kind.
+
+    Attributes:
+        name: of all of them.
+        glyph: the character that stands for each.
+        points: across, up, and both in words.
+        ours: whether they are in the page's colour, and in front of the others.
+    """
+
+    name: str
+    glyph: str
+    points: Sequence[tuple[float, float, str]]
+    ours: bool = False
+
+
+def scatter(what: str, series: Sequence[Series], limit: float | None, across: str) -> Markup:
+    """Points on a linear scale across and a logarithmic one up.
+
+    Args:
+        what: is shown, for those who cannot see it.
+        series: each of one point at least; what is up must be above 0.
+        limit: a budget on the scale across; None draws none.
+        across: unit of that scale.
+    """
+    values = [x for one in series for x, _, _ in one.points]
+    heights = [math.log10(y) for one in series for _, y, _ in one.points]
+    scale = Scale(min(values) - 0.03 * max(values), 1.03 * max(values))
+    low, high = math.floor(min(heights)), math.ceil(max(heights))
+    high += low == high
+    top, base = 8, 268
+
+    def level(height: float) -> float:
+        return base - (base - top) * (height - low) / (high - low)
+
+    lines = []
+    for power in range(low, high + 1):
+        y = f"{level(power):.2f}"
+        lines += [
+            element("line", class_="axis", x1="0%", x2="100%", y1=y, y2=y),
+            element("text", f"{10.0**power:g}", class_="soft", x="0%", y=f"{level(power) - 4:.2f}"),
+        ]
+    if limit is not None:
+        at = scale.at(limit)
+        lines.append(element("line", class_="mark", x1=at, x2=at, y1=top, y2=base))
+    drawn = [
+        element(
+            "text",
+            element("title", f"{one.name}: {words}"),
+            one.glyph,
+            class_="point" if one.ours else "point soft",
+            x=scale.at(x),
+            y=f"{level(math.log10(y)) + 5:.2f}",
+            text_anchor="middle",
+        )
+        for one in sorted(series, key=lambda one: one.ours)
+        for x, y, words in one.points
+    ]
+    spoken = ", ".join(f"{counted(len(one.points), 'point')} of {one.name}" for one in series)
+    return chart(base + _AXIS, f"{what}: {spoken}", *lines, *drawn, *_axis(scale, base, across))

@@ -1,15 +1,15 @@
 """Any pretrained Program made elastic, in closed form: its units sorted, its layers fitted to every width.
 
 What is lost with the last units of an axis is to a large part an affine function of those that stay. For each
-layer and each width a ridge regression says which, and the layer's weight takes it up. Nothing is trained and
-no labels are needed.
+layer and each width a ridge regression says which, and the layer's weight takes it up. What may stand in for
+a whole residual branch is found likewise. Nothing is trained and no labels are needed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from edgevit.pruning.analysis import analyse, is_plain
 from edgevit.pruning.moments import rows_read
 from edgevit.pruning.prune import check_images, check_program, check_roles
 from edgevit.pruning.regression import BATCH, HELD_OUT, Regression
+from edgevit.submodels.branches import Replacement, Stand, branches_of, check_replacements, stands_for
 from edgevit.submodels.nesting import Fit, Nesting, with_nesting
 
 DEFAULT_ROLES: tuple[Role, ...] = ("hidden",)
@@ -62,6 +63,7 @@ def elastic(
     *,
     roles: Collection[Role] = DEFAULT_ROLES,
     shares: Sequence[float] = SHARES,
+    replacements: Collection[Replacement] = (),
     seed: int = 0,
 ) -> ElasticResult:
     """Sort the units of every axis by what they are worth, and fit what reads them to each width.
@@ -71,13 +73,17 @@ def elastic(
         images: (n, channels, height, width) float32, prepared as the card says; 16 at least, 256 are usual.
         roles: of the axes that may be narrower.
         shares: of an axis' units, at which it is to be nested; all of them always is one.
+        replacements: of residual branches (`edgevit.submodels.branches`).
         seed: of what is drawn by chance.
 
     Raises:
         EdgevitError: when an option is out of range, the program or the images are unusable, no axis has such
-            a role, or one layer reads two of them.
+            a role, one layer reads two of them, or no branch can be replaced.
     """
     check_roles(roles)
+    check_replacements(replacements)
+    if replacements and "residual" in roles:
+        raise EdgevitError("--blocks with --role residual: what stands in for a branch has its full width")
     check_program(program)
     check_images(program, images)
     check_shares(shares)
@@ -91,10 +97,16 @@ def elastic(
     ordered = sort_units(analysis.program, order)
     _check_same(program, ordered, spread(given, _CHECKED))
     nesting, errors = _fitted(ordered, {axis.name for axis in order}, shares, given)
+    nesting = replace(nesting, stands=_stands(ordered, replacements, given))
     step = Step(
         name="elastic",
-        options={"roles": list(roles), "shares": list(shares), "seed": seed},
-        measured={"images": len(images), "axes": len(order)},
+        options={
+            "roles": list(roles),
+            "shares": list(shares),
+            "replacements": list(replacements),
+            "seed": seed,
+        },
+        measured={"images": len(images), "axes": len(order), "branches": len(nesting.replacements)},
     )
     made = with_nesting(Program(ordered.exported, program.card.with_step(step)), nesting)
     return ElasticResult(made, nesting.widths, errors, len(images))
@@ -146,6 +158,17 @@ def _fitted(
                 if fit.result.ridge is not None:
                     fits.setdefault((axis.name, width), {})[fit.name] = Fit(fit.weight, fit.bias)
     return Nesting(widths, fits), errors
+
+
+def _stands(
+    program: Program, replacements: Collection[Replacement], images: torch.Tensor
+) -> dict[tuple[str, Replacement], Stand]:
+    if not replacements:
+        return {}
+    branches = branches_of(Dimensions(program))
+    if not branches:
+        raise EdgevitError(f"--blocks: {program.card.name} has no residual branch that could be replaced")
+    return stands_for(program, branches, replacements, images)
 
 
 def check_shares(shares: Sequence[float]) -> None:

@@ -1,7 +1,8 @@
 """From a nested Program to one of its submodels, and to the parent that computes the same with zeros.
 
 A submodel keeps the first units of each axis, as in MatFormer (arXiv 2310.07707, section 3): rows of the
-layers that make them, columns of those that read them; what a layer adds besides stays.
+layers that make them, columns of those that read them; what a layer adds besides stays. Whole residual
+branches may be replaced as well, by their mean or by one linear layer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from pydantic import JsonValue
 from torch.fx import Node
 
 from edgevit.errors import EdgevitError, closest
@@ -20,10 +22,8 @@ from edgevit.graph.reads import Read, reads
 from edgevit.graph.rewriting import Editor
 from edgevit.graph.slicing import slice_axes
 from edgevit.pruning.compensation import compensate
-from edgevit.submodels.nesting import Fit, Nesting, nesting_of
-
-# How many of the first units of each axis stay, by its name.
-Widths = Mapping[str, int]
+from edgevit.submodels.branches import Replacement, branches_of, put_in_place
+from edgevit.submodels.nesting import Fit, Nesting, Widths, nesting_of
 
 
 def extract(program: Program, widths: Widths) -> Program:
@@ -31,18 +31,19 @@ def extract(program: Program, widths: Widths) -> Program:
 
     Args:
         program: a nested one.
-        widths: for the name of an axis how many of its first units stay; others stay whole.
+        widths: how many of the first units of an axis stay, and what stands in for a residual branch; all
+            else stays whole.
 
     Raises:
-        EdgevitError: when the program is not nested, or an axis or a width is none of its own.
+        EdgevitError: when the program is not nested, or an axis, a branch or a width is none of its own.
     """
     nesting = nesting_of(program)
     check_widths(program, nesting, widths)
     dimensions = Dimensions(program)
-    axes = {axis.name: axis for axis in dimensions.axes()}
-    fits = _fits(nesting, widths)
-    _check_fits(program, dimensions, fits, widths)
-    narrowed = {axes[name]: range(width) for name, width in widths.items() if width < axes[name].size}
+    units = units_of(widths)
+    fits = _fits(nesting, units)
+    _check_fits(program, dimensions, fits, units)
+    narrowed = _narrowed(dimensions, units)
     small = slice_axes(program, narrowed) if narrowed else program
     editor = Editor(small)
     copies = {node.name: node for node in editor.graph.nodes}
@@ -53,8 +54,9 @@ def extract(program: Program, widths: Widths) -> Program:
         channels = rows[-1] if copies[layer].target is torch.ops.aten.linear.default else rows[1]
         kept = channels.kept(choices)
         _set(editor, copies[layer], fit.weight[kept], None if fit.bias is None else fit.bias[kept])
+    _replace_branches(editor, dimensions, nesting, widths)
     exported = editor.finish("submodel").exported
-    measured = {name: int(width) for name, width in widths.items()}
+    measured: dict[str, JsonValue] = dict(widths)
     return Program(exported, program.card.with_step(Step(name="submodel", measured={"widths": measured})))
 
 
@@ -73,9 +75,8 @@ def refitted(parent: Program, widths: Widths, images: torch.Tensor) -> Program:
         EdgevitError: as `extract`; and when there are fewer images.
     """
     small = extract(parent, widths)
-    axes = {axis.name: axis for axis in Dimensions(parent).axes()}
-    keep = {axes[name]: range(width) for name, width in widths.items() if width < axes[name].size}
-    if not keep:
+    keep = _narrowed(Dimensions(parent), units_of(widths))
+    if not keep and not replaced_by(widths):
         return small
     fitted, layers = compensate(parent, small, keep, images)
     step = Step(name="refit", measured={"layers": len(layers), "images": len(images)})
@@ -85,6 +86,8 @@ def refitted(parent: Program, widths: Widths, images: torch.Tensor) -> Program:
 def masked(program: Program, widths: Widths) -> Program:
     """The parent in which every unit that a submodel lacks is read as zero: it computes what `extract` gives.
 
+    What stands in for a residual branch stands in for it here as well.
+
     Raises:
         EdgevitError: as `extract`; and when an axis is read by anything but layers.
     """
@@ -92,10 +95,11 @@ def masked(program: Program, widths: Widths) -> Program:
     check_widths(program, nesting, widths)
     dimensions = Dimensions(program)
     leaves = {axis.name: leaf for axis, leaf in dimensions.axes().items()}
-    fits = _fits(nesting, widths)
+    units = units_of(widths)
+    fits = _fits(nesting, units)
     editor = Editor(program)
     copies = {node.name: node for node in editor.graph.nodes}
-    for name, width in widths.items():
+    for name, width in units.items():
         for read in reads(dimensions, leaves[name]):
             layer = copies[read.node.name]
             if not read.by_layer:
@@ -108,7 +112,18 @@ def masked(program: Program, widths: Widths) -> Program:
                 bias = fit.bias if fit.bias is not None else bias
             weight[:, ~kept] = 0.0
             _set(editor, layer, weight, bias)
+    _replace_branches(editor, dimensions, nesting, widths)
     return editor.finish("mask")
+
+
+def units_of(widths: Widths) -> dict[str, int]:
+    """Of a submodel, how many units of axes stay."""
+    return {name: width for name, width in widths.items() if isinstance(width, int)}
+
+
+def replaced_by(widths: Widths) -> dict[str, Replacement]:
+    """Of a submodel, what stands in for residual branches."""
+    return {name: stand for name, stand in widths.items() if not isinstance(stand, int)}
 
 
 def columns_kept(read: Read, width: int, weight: torch.Tensor) -> torch.Tensor:
@@ -119,25 +134,45 @@ def columns_kept(read: Read, width: int, weight: torch.Tensor) -> torch.Tensor:
     return units < width
 
 
+def readers_of(dimensions: Dimensions, axis: str) -> set[str]:
+    """The operations that read an axis of some name."""
+    leaf = next(leaf for one, leaf in dimensions.axes().items() if one.name == axis)
+    return {read.node.name for read in reads(dimensions, leaf)}
+
+
 def check_widths(program: Program, nesting: Nesting, widths: Widths) -> None:
     """Refuse widths that no submodel has.
 
     Raises:
         EdgevitError: naming the first.
     """
+    replacements = nesting.replacements
     for name, width in widths.items():
-        if name not in nesting.widths:
-            raise EdgevitError(
-                f"{name}: {program.card.name} is not nested by it; {closest(name, nesting.widths)}"
-            )
-        allowed = nesting.widths[name]
+        if name not in nesting.widths and name not in replacements:
+            known = [*nesting.widths, *replacements]
+            raise EdgevitError(f"{name}: {program.card.name} is not nested by it; {closest(name, known)}")
+        allowed = replacements.get(name) or nesting.widths[name]
         if width not in allowed:
+            what = f"{width} units" if isinstance(width, int) else repr(width)
             raise EdgevitError(
-                f"{name}: {width} units; {program.card.name} is nested at {', '.join(map(str, allowed))}"
+                f"{name}: {what}; {program.card.name} is nested at {', '.join(map(str, allowed))}"
             )
 
 
-def _fits(nesting: Nesting, widths: Widths) -> dict[str, Fit]:
+def _narrowed(dimensions: Dimensions, units: Mapping[str, int]) -> dict[Axis, range]:
+    """The axes of which not all units stay, and those that do."""
+    axes = {axis.name: axis for axis in dimensions.axes()}
+    return {axes[name]: range(width) for name, width in units.items() if width < axes[name].size}
+
+
+def _replace_branches(editor: Editor, dimensions: Dimensions, nesting: Nesting, widths: Widths) -> None:
+    replaced = replaced_by(widths)
+    branches = branches_of(dimensions) if replaced else {}
+    for name, replacement in replaced.items():
+        put_in_place(editor, branches[name], nesting.stands[name, replacement])
+
+
+def _fits(nesting: Nesting, widths: Mapping[str, int]) -> dict[str, Fit]:
     """The layers that are to be others at such widths."""
     return {
         layer: fit
@@ -146,7 +181,9 @@ def _fits(nesting: Nesting, widths: Widths) -> dict[str, Fit]:
     }
 
 
-def _check_fits(program: Program, dimensions: Dimensions, fits: Mapping[str, Fit], widths: Widths) -> None:
+def _check_fits(
+    program: Program, dimensions: Dimensions, fits: Mapping[str, Fit], widths: Mapping[str, int]
+) -> None:
     """Refuse what a file was given to hold and its graph does not fit."""
     leaves = {axis.name: leaf for axis, leaf in dimensions.axes().items()}
     readers = {

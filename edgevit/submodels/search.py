@@ -1,35 +1,36 @@
 """Which submodel of a nested Program is best within a budget: sensitivities, an exact solution, and a repair.
 
-Every axis at every width is judged alone: the divergence of the predictions from the parent's. Added up over
-axes these say which widths cost least within a budget, exactly (`edgevit.submodels.knapsack`). What is lost
-by several axes together is not their sum, so the best few are judged as they are, and the best of these is
-improved by small changes (Cai et al., Once-for-All, arXiv 1908.09791: a population that is mutated).
+Every choice of every place, a width of an axis or what stands in for a residual branch, is judged alone: the
+divergence of the predictions from the parent's. Added up over places these say which choices cost least
+within a budget, exactly (`edgevit.submodels.knapsack`). What is lost by several together is not their sum, so
+the best few are judged as they are, and the best of these is improved by small changes (Cai et al.,
+Once-for-All, arXiv 1908.09791: a population that is mutated).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.axes import Dimensions
-from edgevit.graph.costs import Costs
 from edgevit.graph.predictions import divergence, predict
 from edgevit.graph.program import Array, Program
 from edgevit.graph.running import Runner
 from edgevit.progress import track
-from edgevit.submodels.extraction import extract
-from edgevit.submodels.knapsack import Choice, Solution, best
-from edgevit.submodels.nesting import nesting_of
+from edgevit.submodels.branches import Replacement, branches_of
+from edgevit.submodels.costing import Cost
+from edgevit.submodels.extraction import extract, readers_of
+from edgevit.submodels.knapsack import Choice, best
+from edgevit.submodels.nesting import Nesting, Widths, nesting_of
 
-Cost = Literal["macs", "parameters"]
-
-# The widths of every axis, in the order of the network.
-Key = tuple[int, ...]
+# Of each place, in the order of the network, a width or what stands in for its branch; None where that stays.
+Option = int | Replacement | None
+Key = tuple[Option, ...]
 
 # Of a population, those that are changed: a quarter in Once-for-All, of its hundred.
 _PARENTS = 25
@@ -43,15 +44,65 @@ class Candidate:
 
     Attributes:
         name: how it was found.
-        widths: of each axis.
+        widths: what it is.
         cost: of the kind that has the budget.
         divergence: KL(parent || submodel) of the predictions, in nats.
     """
 
     name: str
-    widths: Mapping[str, int]
+    widths: Widths
     cost: int
     divergence: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where there is a choice: an axis, the residual branch around it, or both.
+
+    Attributes:
+        axis: its name; None for a branch without one.
+        branch: its name; None where nothing may stand in for it.
+        options: all there are, the whole among them.
+    """
+
+    axis: str | None
+    branch: str | None
+    options: tuple[Option, ...]
+
+    @property
+    def widths(self) -> tuple[Option, ...]:
+        """The options that leave the branch what it is, the whole last."""
+        units = sorted(option for option in self.options if isinstance(option, int))
+        return tuple(units) or (None,)
+
+    def named(self, option: Option) -> dict[str, int | Replacement]:
+        """What a choice makes of a submodel."""
+        if option is None:
+            return {}
+        name = self.branch if isinstance(option, str) else self.axis
+        return {str(name): option}
+
+
+def places_of(parent: Program) -> tuple[Place, ...]:
+    """Where the submodels of a nested Program differ, in the order of the network."""
+    nesting, dimensions = nesting_of(parent), Dimensions(parent)
+    return tuple(_places(nesting, dimensions))
+
+
+def _places(nesting: Nesting, dimensions: Dimensions) -> Iterator[Place]:
+    replacements = nesting.replacements
+    left = dict(branches_of(dimensions)) if replacements else {}
+    left = {name: branch for name, branch in left.items() if name in replacements}
+    for axis, widths in nesting.widths.items():
+        readers = readers_of(dimensions, axis)
+        around = next((name for name, branch in left.items() if readers <= set(branch.block.nodes)), None)
+        if around is None:
+            yield Place(axis, None, widths)
+        else:
+            del left[around]
+            yield Place(axis, around, (*replacements[around], *widths))
+    for name in left:
+        yield Place(None, name, (*replacements[name], None))
 
 
 class Search:
@@ -60,30 +111,28 @@ class Search:
     Args:
         parent: a nested Program.
         images: (n, channels, height, width) float32, on which predictions are compared.
-        cost: what the budget is of: multiply-accumulates for one image, or stored numbers.
+        cost: what has the budget (`edgevit.submodels.costing`).
         seed: of mutations.
 
     Attributes:
         parent: as it was given.
         images: likewise, as a tensor.
-        of: the kind of cost.
+        cost_of: as `cost` was given.
         seed: as it was given.
-        widths: at which each axis is nested, in the order of the network.
+        places: where there is a choice, the cheapest option of each first.
     """
 
-    def __init__(self, parent: Program, images: Array, *, cost: Cost = "macs", seed: int = 0) -> None:
-        self.parent, self.of, self.seed = parent, cost, seed
+    def __init__(self, parent: Program, images: Array, *, cost: Cost, seed: int = 0) -> None:
+        self.parent, self.cost_of, self.seed = parent, cost, seed
         self.images = torch.from_numpy(np.ascontiguousarray(images))
-        self.widths = dict(nesting_of(parent).widths)
-        self._allowed = list(self.widths.values())
-        dimensions = Dimensions(parent)
-        leaves = {axis.name: leaf for axis, leaf in dimensions.axes().items()}
-        self._leaves = [leaves[name] for name in self.widths]
-        costs = Costs(dimensions)
-        self._counted = {"macs": costs.macs, "parameters": costs.parameters}[cost]
+        self.places = tuple(map(self._ascending, places_of(parent)))
         self._random = np.random.default_rng(seed)
         self._expected = predict(Runner(parent), self.images).double()
         self._found: dict[Key, float] = {}
+
+    def _ascending(self, place: Place) -> Place:
+        options = sorted(place.options, key=lambda option: self.cost_of(place.named(option)))
+        return replace(place, options=tuple(options))
 
     @property
     def evaluations(self) -> int:
@@ -92,19 +141,29 @@ class Search:
 
     @property
     def whole(self) -> Key:
-        """Every axis as wide as it is."""
-        return tuple(allowed[-1] for allowed in self._allowed)
+        """Everything as it is in the parent."""
+        return tuple(place.widths[-1] for place in self.places)
+
+    @property
+    def cheapest(self) -> Key:
+        """The cheapest option of each place."""
+        return tuple(place.options[0] for place in self.places)
 
     def cost(self, key: Key) -> int:
         """Of a submodel."""
-        return int(
-            self._counted({leaf: torch.arange(width) for leaf, width in zip(self._leaves, key, strict=True)})
-        )
+        return self.cost_of(self.named(key))
+
+    def named(self, key: Key) -> dict[str, int | Replacement]:
+        """What a submodel is."""
+        found: dict[str, int | Replacement] = {}
+        for place, option in zip(self.places, key, strict=True):
+            found |= place.named(option)
+        return found
 
     def divergence(self, key: Key) -> float:
         """KL(parent || submodel) of the predictions, in nats; judged once."""
         if key not in self._found:
-            self._found[key] = self.divergence_of(extract(self.parent, self._named(key)))
+            self._found[key] = self.divergence_of(extract(self.parent, self.named(key)))
         return self._found[key]
 
     def divergence_of(self, program: Program) -> float:
@@ -113,7 +172,7 @@ class Search:
 
     def candidate(self, name: str, key: Key) -> Candidate:
         """A submodel with what was judged of it."""
-        return Candidate(name, self._named(key), self.cost(key), self.divergence(key))
+        return Candidate(name, self.named(key), self.cost(key), self.divergence(key))
 
     def solve(self, budget: int, *, count: int = 8) -> list[Key]:
         """The submodels of the least sum of sensitivities within a budget, the best first.
@@ -121,42 +180,56 @@ class Search:
         Raises:
             EdgevitError: when the smallest submodel costs more.
         """
-        whole = self.cost(self.whole)
-        saved = [
-            [whole - self.cost(self._with(self.whole, place, width)) for width in allowed]
-            for place, allowed in enumerate(self._allowed)
-        ]
-        groups = [
-            [
-                Choice(max(savings) - saving, self.divergence(self._with(self.whole, place, width)))
-                for width, saving in zip(allowed, savings, strict=True)
-            ]
-            for place, (allowed, savings) in enumerate(
-                zip(track(self._allowed, "judging widths", len(self._allowed)), saved, strict=True)
-            )
-        ]
-        # What stays when every axis is at its narrowest.
-        fixed = whole - sum(map(max, saved))
-        if fixed > budget:
+        least = self.cost(self.cheapest)
+        if least > budget:
             raise EdgevitError(
                 f"the budget of {budget:,} cannot be met: the smallest submodel of {self.parent.card.name} "
-                f"has {fixed:,}, {fixed - budget:,} more"
+                f"has {least:,}, {least - budget:,} more"
             )
-        found = [self._chosen(solution) for solution in best(groups, budget - fixed, count=count)]
-        # Costs are counted by axis and rounded; what is over by that is not taken.
-        return [key for key in found if self.cost(key) <= budget] or [self._level(0)]
+        found = best(self._choices, max(budget - self._fixed, 0), count=count)
+        keys = [
+            tuple(place.options[index] for place, index in zip(self.places, one.chosen, strict=True))
+            for one in found
+        ]
+        # Costs are counted by place and rounded; what is over by that is not taken.
+        return [key for key in keys if self.cost(key) <= budget] or [self.cheapest]
+
+    @functools.cached_property
+    def _saved(self) -> list[list[int]]:
+        """What each option saves of the whole when it is taken alone."""
+        whole = self.cost(self.whole)
+        return [
+            [whole - self.cost(self._with(self.whole, index, option)) for option in place.options]
+            for index, place in enumerate(self.places)
+        ]
+
+    @property
+    def _fixed(self) -> int:
+        """What stays when the cheapest option is taken everywhere."""
+        return self.cost(self.whole) - sum(map(max, self._saved))
+
+    @functools.cached_property
+    def _choices(self) -> list[list[Choice]]:
+        """What each option costs above the cheapest of its place, and its sensitivity."""
+        return [
+            [
+                Choice(max(savings) - saving, self.divergence(self._with(self.whole, index, option)))
+                for option, saving in zip(place.options, savings, strict=True)
+            ]
+            for index, (place, savings) in enumerate(
+                zip(track(self.places, "judging choices", len(self.places)), self._saved, strict=True)
+            )
+        ]
 
     def uniform(self, budget: int) -> Key | None:
-        """The widest submodel whose axes all have the same place among their widths; None where none fits."""
-        steps = max(map(len, self._allowed))
-        fitting = [key for key in map(self._level, range(steps)) if self.cost(key) <= budget]
+        """The widest submodel whose axes all have the same rank among their widths; None where none fits."""
+        fitting = [key for key in map(self._level, range(self._steps)) if self.cost(key) <= budget]
         return max(fitting, key=self.cost, default=None)
 
     def mixed(self, budget: int, *, rising: bool) -> Key | None:
         """MatFormer's Mix'n'Match: two neighbouring widths, the wider in the last axes, or in the first."""
-        steps = max(map(len, self._allowed))
         found = []
-        for level in range(steps - 1):
+        for level in range(self._steps - 1):
             narrow, wide = self._level(level), self._level(level + 1)
             for cut in range(len(narrow) + 1):
                 first, second = (narrow, wide) if rising else (wide, narrow)
@@ -184,38 +257,37 @@ class Search:
 
     def any_within(self, budget: int, count: int) -> list[Key]:
         """Submodels drawn by chance, each as wide as the budget allows on the way that was drawn."""
-        return [self._filled(self._level(0), budget) for _ in range(count)]
+        return [self._filled(self.cheapest, budget) for _ in range(count)]
 
     def _mutated(self, key: Key, budget: int) -> Key | None:
-        """One or two axes of another width, then others wider while there is room; None over the budget."""
+        """Another option in one or two places, then dearer ones while there is room; None over the budget."""
         found = key
         count = min(len(key), 1 + int(self._random.integers(2)))
-        for place in self._random.choice(len(key), size=count, replace=False).tolist():
-            allowed = self._allowed[place]
-            found = self._with(found, place, allowed[int(self._random.integers(len(allowed)))])
+        for index in self._random.choice(len(key), size=count, replace=False).tolist():
+            options = self.places[index].options
+            found = self._with(found, index, options[int(self._random.integers(len(options)))])
         if self.cost(found) > budget:
             return None
         return self._filled(found, budget)
 
     def _filled(self, key: Key, budget: int) -> Key:
-        """Axes made wider in an order that is drawn, as far as the budget goes."""
-        for place in self._random.permutation(len(key)).tolist():
-            wider = [self._with(key, place, width) for width in self._allowed[place] if width > key[place]]
-            key = next((found for found in reversed(wider) if self.cost(found) <= budget), key)
+        """Dearer options in an order of places that is drawn, as far as the budget goes."""
+        for index in self._random.permutation(len(key)).tolist():
+            options = self.places[index].options
+            dearer = [self._with(key, index, option) for option in options[options.index(key[index]) + 1 :]]
+            key = next((found for found in reversed(dearer) if self.cost(found) <= budget), key)
         return key
 
+    @property
+    def _steps(self) -> int:
+        return max(len(place.widths) for place in self.places)
+
     def _level(self, level: int) -> Key:
-        return tuple(allowed[min(level, len(allowed) - 1)] for allowed in self._allowed)
-
-    def _named(self, key: Key) -> dict[str, int]:
-        return dict(zip(self.widths, key, strict=True))
-
-    def _chosen(self, solution: Solution) -> Key:
-        return tuple(allowed[index] for allowed, index in zip(self._allowed, solution.chosen, strict=True))
+        return tuple(place.widths[min(level, len(place.widths) - 1)] for place in self.places)
 
     @staticmethod
-    def _with(key: Key, place: int, width: int) -> Key:
-        return (*key[:place], width, *key[place + 1 :])
+    def _with(key: Key, index: int, option: Option) -> Key:
+        return (*key[:index], option, *key[index + 1 :])
 
 
 def within(search: Search, budget: int, *, solutions: int = 8, evaluations: int = 64) -> list[Candidate]:
@@ -237,7 +309,7 @@ def within(search: Search, budget: int, *, solutions: int = 8, evaluations: int 
     solved = search.solve(budget, count=solutions)
     found = search.evolve(solved, budget, evaluations=evaluations)
     spent = search.evaluations
-    others = Search(search.parent, search.images.numpy(), cost=search.of, seed=search.seed)
+    others = Search(search.parent, search.images.numpy(), cost=search.cost_of, seed=search.seed)
     drawn = others.any_within(budget, min(spent, 4 * _PARENTS))
     evolved = others.evolve(drawn, budget, evaluations=max(0, spent - others.evaluations))
     simple = {
@@ -248,3 +320,28 @@ def within(search: Search, budget: int, *, solutions: int = 8, evaluations: int 
     candidates = [search.candidate("search", found), others.candidate("evolution", evolved)]
     candidates += [search.candidate(name, key) for name, key in simple.items() if key is not None]
     return sorted(candidates, key=lambda one: one.divergence)
+
+
+def frontier(search: Search, *, steps: int = 8) -> list[Candidate]:
+    """The best submodels at budgets between the cheapest and the whole, and what simpler ways find there.
+
+    Args:
+        search: of a nested Program.
+        steps: how many budgets, evenly spaced.
+
+    Returns:
+        "sensitivities", the least sum of them, "uniform", "rising" and "falling", the cheapest first; none
+        twice.
+    """
+    least, most = search.cost(search.cheapest), search.cost(search.whole)
+    found: dict[tuple[str, Key], None] = {}
+    for budget in np.linspace(least, most, steps).astype(int).tolist():
+        ways = {
+            "sensitivities": search.solve(budget, count=1)[0],
+            "uniform": search.uniform(budget),
+            "rising": search.mixed(budget, rising=True),
+            "falling": search.mixed(budget, rising=False),
+        }
+        found |= dict.fromkeys((name, key) for name, key in ways.items() if key is not None)
+    judged = [search.candidate(name, key) for name, key in track(found, "judging the frontier", len(found))]
+    return sorted(judged, key=lambda one: (one.name, one.cost))

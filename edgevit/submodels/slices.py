@@ -13,6 +13,7 @@ from edgevit.files import staged_file
 from edgevit.graph.program import Program
 from edgevit.graph.weights import digest
 from edgevit.profiles.documents import Document, Strict, Text, read_document
+from edgevit.submodels.branches import Replacement
 
 _DOCUMENT = Document(noun="file of slices", version=1, example="slices:", depth=4)
 
@@ -25,7 +26,7 @@ class Slice(Strict):
 
     Attributes:
         name: of it.
-        widths: of each axis by its name; others stay whole.
+        widths: units of each axis by its name, and what stands in for residual branches; all else is whole.
         parameters: trainable values.
         macs: multiply-accumulates for one image.
         agreement: percent of images for which it finds the class that its parent finds.
@@ -36,7 +37,7 @@ class Slice(Strict):
     """
 
     name: Text
-    widths: dict[Text, Positive]
+    widths: dict[Text, Positive | Replacement]
     parameters: Positive
     macs: Positive
     agreement: Percent

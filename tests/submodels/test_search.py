@@ -11,9 +11,10 @@ from torch import nn
 from edgevit.errors import EdgevitError
 from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
+from edgevit.submodels.costing import Counted
 from edgevit.submodels.elastic import elastic
 from edgevit.submodels.extraction import extract
-from edgevit.submodels.search import Search, within
+from edgevit.submodels.search import Search, places_of, within
 from tests.pruning.helpers import program_of
 
 
@@ -45,15 +46,15 @@ def nested() -> Program:
     return elastic(program_of(Net(), (3, 8, 8)), images().numpy(), shares=(0.25, 0.5, 0.75)).program
 
 
-def search(**given: object) -> Search:
-    return Search(nested(), images().numpy(), **given)
+def search(*, of: str = "macs", seed: int = 0) -> Search:
+    return Search(nested(), images().numpy(), cost=Counted(nested(), of), seed=seed)
 
 
 @pytest.mark.parametrize("cost", ["macs", "parameters"])
 def test_costs_are_those_of_the_submodel(cost):
-    found = search(cost=cost)
+    found = search(of=cost)
     key = (8, 16, 24, 32)
-    small = extract(nested(), dict(zip(found.widths, key, strict=True)))
+    small = extract(nested(), found.named(key))
     expected = count_macs(small) if cost == "macs" else small.parameter_count
     assert found.cost(key) == expected
     assert found.whole == (32, 32, 32, 32)
@@ -114,4 +115,4 @@ def test_a_budget_below_the_smallest_submodel():
 
 def test_a_program_that_is_not_nested():
     with pytest.raises(EdgevitError, match="is not nested"):
-        Search(extract(nested(), {}), images().numpy())
+        places_of(extract(nested(), {}))

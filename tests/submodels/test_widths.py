@@ -48,7 +48,7 @@ def test_every_submodel_can_be_asked_for(data):
         ("0.5", "b.qkv:heads#2 would have 2 of 4 units; it is nested at 4"),
         ("8,20", "2 widths for 4 axes"),
         ("8,20,3,4", "a.qkv:heads would have 3 of 4 units; it is nested at 1, 2, 4"),
-        ("channels=0.5", "no axis has the role 'channels'; known: heads, hidden"),
+        ("channels=0.5", "'channels' is no role of an axis and no branch; known: heads, hidden"),
         ("hidden=", "'' is no width"),
         ("nan", "is no width"),
         ("0.0", "would have 0 of 32"),

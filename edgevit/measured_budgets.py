@@ -1,0 +1,227 @@
+"""The best submodel within a budget, in files: judged, measured, and written with what else was found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from edgevit.errors import CheckFailedError
+from edgevit.files import staged_folder
+from edgevit.graph.program import Array, Program
+from edgevit.images import OnBadImage
+from edgevit.measured_submodels import check_equal, drawn_from, output_at
+from edgevit.profiling.relative import machine
+from edgevit.profiling.submodels import LatencyTable, check_timed, measure_choices, measured_alone
+from edgevit.report.budget import render
+from edgevit.submodels.costing import Cost, Counted
+from edgevit.submodels.extraction import extract, refitted
+from edgevit.submodels.nesting import nesting_of
+from edgevit.submodels.search import Candidate, Search, frontier, within
+
+Of = Literal["macs", "parameters", "latency"]
+
+# Of the images that layers are fitted with, one in so many is judged on in a search.
+_JUDGING = 4
+# What a measured latency may be above its budget.
+_NEAR = 1.1
+# Choices save together what they save alone, but for some percent: those are found by measuring the result.
+_MEASUREMENTS = 4
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured of a submodel that is to hold a latency.
+
+    Attributes:
+        format: in whose runtime, on one thread.
+        whole_ms: p50 of the parent's artefact in a fresh process.
+        expected_ms: what the submodel's choices add up to.
+        p50_ms: of the submodel's artefact in a fresh process.
+        warning: why the machine was too busy to trust that; None where it was not.
+    """
+
+    format: str
+    whole_ms: float
+    expected_ms: float
+    p50_ms: float
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """What `search_file` found.
+
+    Attributes:
+        path: of the submodel.
+        report: the same figures as here, as JSON.
+        page: and as a page.
+        program: the submodel, as at `path`.
+        of: what has the budget.
+        budget: multiply-accumulates for one image, stored numbers, or nanoseconds.
+        candidates: the submodel, and what simpler ways find, the best first.
+        frontier: the best at other budgets by the sum of sensitivities, and what simpler ways find there.
+        whole: the cost of the parent.
+        images: on which they were judged.
+        evaluations: how many submodels the search judged.
+        divergence: KL(parent || submodel) in nats of what is written, its layers fitted, on the same images.
+        latency: what was measured; None without a budget of latency.
+    """
+
+    path: Path
+    report: Path
+    page: Path
+    program: Program
+    of: Of
+    budget: int
+    candidates: tuple[Candidate, ...]
+    frontier: tuple[Candidate, ...]
+    whole: int
+    images: int
+    evaluations: int
+    divergence: float
+    latency: Latency | None
+
+
+def search_file(
+    program: Program | str | Path,
+    budget: int,
+    *,
+    of: Of,
+    calib: str | Path,
+    output: str | Path,
+    to: str = "onnx",
+    images: int = 256,
+    evaluations: int = 64,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "fail",
+    force: bool = False,
+) -> Budgeted:
+    """Find the submodel of a nested Program that is best within a budget, and write it, its layers fitted.
+
+    Args:
+        program: a nested Program, or its ``.pt2``.
+        budget: what the submodel may cost.
+        of: multiply-accumulates for one image, "macs", stored numbers, "parameters", or nanoseconds of p50
+            on this machine on one thread, "latency".
+        calib: a folder of images: submodels are judged on a quarter of those that are drawn, by how far their
+            predictions are from the parent's, and the layers of the one that is found are fitted with all.
+        output: the ``.pt2`` file to write; what was judged is written beside it, as ``.budget.json`` and
+            ``.budget.html``.
+        to: the format whose runtime is timed, for a budget of latency.
+        images: of the folder, drawn by chance.
+        evaluations: of changes to the best that sensitivities say.
+        seed: of all that is drawn.
+        on_bad_image: "fail" or "skip".
+        force: replace what is there; write a submodel that was measured above its budget.
+
+    Raises:
+        EdgevitError: when the Program is not nested, or its smallest submodel costs more.
+        CheckFailedError: when the latency that is measured is more than a tenth above the budget.
+    """
+    path = output_at(output, _report_beside, _page_beside, force=force)
+    if of == "latency":
+        check_timed(to)
+    parent = program if isinstance(program, Program) else Program.load(program)
+    nesting_of(parent)
+    read = drawn_from(parent, calib, images, seed, on_bad_image)
+    table = measure_choices(parent, to) if of == "latency" else None
+    cost: Cost = Counted(parent, "macs" if of == "macs" else "parameters") if table is None else table
+    search = Search(parent, read[::_JUDGING], cost=cost, seed=seed)
+    if table is None:
+        candidates, fitted = _found(search, budget, evaluations, read)
+        latency = None
+    else:
+        candidates, fitted, latency = _within_latency(search, table, budget, evaluations, read)
+        _check_latency(latency, budget, force=force)
+    result = Budgeted(
+        path=path,
+        report=_report_beside(path),
+        page=_page_beside(path),
+        program=fitted,
+        of=of,
+        budget=budget,
+        candidates=tuple(candidates),
+        frontier=tuple(frontier(search)),
+        whole=search.cost(search.whole),
+        images=len(search.images),
+        evaluations=search.evaluations,
+        divergence=search.divergence_of(fitted),
+        latency=latency,
+    )
+    values = summary(result)
+    with staged_folder(path.parent) as stage:
+        fitted.save(stage / path.name)
+        (stage / result.report.name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        (stage / result.page.name).write_text(render(values), encoding="utf-8")
+    return result
+
+
+def _report_beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.budget.json")
+
+
+def _page_beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.budget.html")
+
+
+def _found(search: Search, budget: int, evaluations: int, images: Array) -> tuple[list[Candidate], Program]:
+    """What was judged, and the best of it with its layers fitted."""
+    candidates = within(search, budget, evaluations=evaluations)
+    chosen = next(one for one in candidates if one.name == "search")
+    small = extract(search.parent, chosen.widths)
+    check_equal(search.parent, small, chosen.widths)
+    if nesting_of(search.parent).fits:
+        small = refitted(search.parent, chosen.widths, torch.from_numpy(images))
+    return candidates, small
+
+
+def _within_latency(
+    search: Search, table: LatencyTable, budget: int, evaluations: int, images: Array
+) -> tuple[list[Candidate], Program, Latency]:
+    """What was judged, and the best whose artefact holds the budget when it is measured by itself."""
+    allowed = budget
+    for _ in range(_MEASUREMENTS):
+        candidates, fitted = _found(search, allowed, evaluations, images)
+        cost = next(one.cost for one in candidates if one.name == "search")
+        found = measured_alone(fitted, table.format)
+        taken = found.percentile(50)
+        latency = Latency(table.format, table.whole_ms, cost / 1e6, taken, found.warning)
+        if taken * 1e6 <= budget or allowed == search.cost(search.cheapest):
+            break
+        # What is over by so much is sought so much lower.
+        allowed = max(search.cost(search.cheapest), int(allowed * budget / (taken * 1e6)))
+    return candidates, fitted, latency
+
+
+def _check_latency(latency: Latency, budget: int, *, force: bool) -> None:
+    if latency.p50_ms * 1e6 <= _NEAR * budget or force:
+        return
+    busy = "" if latency.warning is None else f"; {latency.warning}"
+    raise CheckFailedError(
+        f"--latency-budget {budget / 1e6:g}ms: the best submodel found takes {latency.p50_ms:.3g} ms in "
+        f"{latency.format} on this machine, where its choices add up to {latency.expected_ms:.3g}{busy}; "
+        "allow more, or pass --force to write it all the same"
+    )
+
+
+def summary(result: Budgeted) -> dict[str, Any]:
+    """Everything that was measured, as plain values."""
+    return {
+        "version": 1,
+        "machine": machine(),
+        "model": result.program.card.name,
+        "program": result.path.name,
+        "of": result.of,
+        "budget": result.budget,
+        "whole": result.whole,
+        "images": result.images,
+        "evaluations": result.evaluations,
+        "divergence": result.divergence,
+        "latency": None if result.latency is None else asdict(result.latency),
+        "candidates": [asdict(one) for one in result.candidates],
+        "frontier": [asdict(one) for one in result.frontier],
+    }

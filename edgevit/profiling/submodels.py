@@ -1,0 +1,118 @@
+"""What the choices of a nested Program cost in time on this machine, measured.
+
+Each choice is made alone in a whole artefact, which is timed in turns with the parent's, so that everything a
+runtime fuses, or fails to fuse, is in the figure. Where several places of a network are alike, as blocks of a
+Vision Transformer are, it is made in all of them at once, and each saves its share: their sum stands clear of
+the noise where one alone would not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgevit import extras
+from edgevit.errors import EdgevitError, closest
+from edgevit.export.formats import FORMATS, ExportChoices
+from edgevit.graph.program import Program
+from edgevit.profiling.latency import LatencyProfile
+from edgevit.profiling.local import check_profilable, profile
+from edgevit.profiling.relative import TIMED
+from edgevit.profiling.turns import medians_in_turns
+from edgevit.progress import track
+from edgevit.submodels.branches import Replacement
+from edgevit.submodels.costing import Counted
+from edgevit.submodels.extraction import extract
+from edgevit.submodels.nesting import Widths
+from edgevit.submodels.search import Place, places_of
+
+_NANOSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latency of the submodels of one nested Program, as a sum over its places; itself a `Cost`.
+
+    Attributes:
+        format: in whose runtime it was measured, on one thread.
+        whole_ms: p50 of the parent's artefact in a fresh process.
+        saved: share of that which a choice saves when it is made alone: for an axis and a number of its
+            units, or a branch and what stands in for it.
+    """
+
+    format: str
+    whole_ms: float
+    saved: Mapping[tuple[str, int | Replacement], float]
+
+    def __call__(self, widths: Widths) -> int:
+        """Nanoseconds of a submodel, as far as its choices do not meet in time."""
+        share = 1 - sum(self.saved.get(choice, 0.0) for choice in widths.items())
+        return max(0, round(share * self.whole_ms * _NANOSECONDS))
+
+
+def check_timed(to: str) -> None:
+    """Refuse a format whose artefacts cannot be timed on this machine.
+
+    Raises:
+        EdgevitError: when no runtime here takes it.
+        MissingDependencyError: when its runtime is not installed.
+    """
+    if to not in TIMED:
+        raise EdgevitError(f"--to: {to!r} cannot be timed on this machine; {closest(to, TIMED)}")
+    extras.require(check_profilable(FORMATS[to].file), "measuring latency")
+
+
+def measure_choices(parent: Program, to: str) -> LatencyTable:
+    """Time every choice of a nested Program on this machine, on one thread.
+
+    Args:
+        parent: a nested Program.
+        to: the format whose runtime counts: "onnx" or "tflite".
+
+    Raises:
+        EdgevitError: as `check_timed`; and when the program is not nested.
+    """
+    check_timed(to)
+    groups = alike(places_of(parent), [Counted(parent, "macs"), Counted(parent, "parameters")])
+    tried = [(group, option) for group in groups for option in group[0].options[:-1]]
+    saved: dict[tuple[str, int | Replacement], float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = _written(parent, to, Path(folder) / "whole")
+        for number, (group, option) in enumerate(track(tried, f"measuring choices in {to}", len(tried))):
+            chosen = [place.named(option) for place in group]
+            widths = {name: choice for one in chosen for name, choice in one.items()}
+            path = _written(extract(parent, widths), to, Path(folder) / str(number))
+            whole, taken = medians_in_turns([plain, path])
+            path.unlink()
+            saved |= dict.fromkeys(widths.items(), (1 - taken / whole) / len(group))
+        whole_ms = profile(plain, threads=1).percentile(50)
+    return LatencyTable(to, whole_ms, saved)
+
+
+def measured_alone(program: Program, to: str) -> LatencyProfile:
+    """The latency of a program's artefact in a fresh process, on one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        return profile(_written(program, to, Path(folder) / "program"), threads=1)
+
+
+def alike(places: Sequence[Place], costs: Sequence[Callable[[Widths], int]]) -> list[list[Place]]:
+    """Places of the same options, each of which saves the same in all of them.
+
+    Args:
+        places: of one nested Program.
+        costs: what is compared.
+    """
+    groups: dict[tuple[object, ...], list[Place]] = {}
+    for place in places:
+        kind = tuple(cost(place.named(option)) for cost in costs for option in place.options)
+        groups.setdefault((place.options, kind), []).append(place)
+    return list(groups.values())
+
+
+def _written(program: Program, to: str, folder: Path) -> Path:
+    path = folder / FORMATS[to].file
+    folder.mkdir()
+    FORMATS[to].export(program, path, ExportChoices())
+    return path

@@ -1,0 +1,83 @@
+"""What the choices of a nested Program cost in time, measured in its runtime."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from edgevit.errors import EdgevitError
+from edgevit.graph.program import Program
+from edgevit.profiling.submodels import LatencyTable, alike, measure_choices
+from edgevit.submodels.costing import Counted
+from edgevit.submodels.elastic import elastic
+from edgevit.submodels.search import Search, places_of
+from tests.pruning.helpers import program_of
+
+
+class Net(nn.Module):
+    """Three residual MLPs, of which the first two are alike, wide enough for their time to be seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 48, 2, 2)
+        self.first = nn.ModuleList(nn.Linear(48, width) for width in (512, 512, 64))
+        self.second = nn.ModuleList(nn.Linear(width, 48) for width in (512, 512, 64))
+        self.head = nn.Linear(48, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(image).flatten(2).transpose(1, 2)
+        for first, second in zip(self.first, self.second, strict=True):
+            tokens = tokens + second(first(tokens).relu())
+        return self.head(tokens.mean(1))
+
+
+@functools.cache
+def images() -> torch.Tensor:
+    return torch.randn(32, 3, 32, 32, generator=torch.manual_seed(0))
+
+
+@functools.cache
+def nested() -> Program:
+    torch.manual_seed(0)
+    made = elastic(program_of(Net(), (3, 32, 32)), images().numpy(), shares=(0.25,), replacements=("skip",))
+    return made.program
+
+
+def test_places_that_cost_the_same_are_measured_together():
+    groups = alike(places_of(nested()), [Counted(nested(), "macs"), Counted(nested(), "parameters")])
+    assert [[place.axis for place in group] for group in groups] == [
+        ["first.0:hidden", "first.1:hidden"],
+        ["first.2:hidden"],
+    ]
+
+
+def test_what_is_measured_adds_up_and_can_be_searched_with():
+    table = measure_choices(nested(), "onnx")
+    first, second, third = places_of(nested())
+    # Two thirds of all arithmetic and more is in these two.
+    assert table.saved[first.branch, "skip"] == table.saved[second.branch, "skip"] > 0.1
+    assert table.saved[first.branch, "skip"] > table.saved[first.axis, 128] > 0
+    assert (third.branch, "skip") in table.saved
+    whole = table({})
+    assert whole == round(table.whole_ms * 1e6)
+    both = table({first.branch: "skip", second.branch: "skip"})
+    assert both == pytest.approx(whole * (1 - 2 * table.saved[first.branch, "skip"]), abs=1)
+    search = Search(nested(), images().numpy(), cost=table)
+    key = search.solve(int(0.7 * whole))[0]
+    assert search.cost(key) <= 0.7 * whole
+    with pytest.raises(EdgevitError, match="the budget of 1,000 cannot be met: the smallest submodel"):
+        search.solve(1000)
+
+
+def test_a_sum_that_saves_more_than_there_is():
+    assert (
+        LatencyTable("onnx", 1.0, {("a", "skip"): 0.7, ("b", "skip"): 0.7})({"a": "skip", "b": "skip"}) == 0
+    )
+
+
+def test_a_format_that_cannot_be_timed():
+    with pytest.raises(EdgevitError, match="--to: 'coreml' cannot be timed on this machine"):
+        measure_choices(nested(), "coreml")
