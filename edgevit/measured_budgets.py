@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from edgevit.errors import CheckFailedError
+from edgevit.compression import MEASURED, compress
+from edgevit.errors import CheckFailedError, EdgevitError
 from edgevit.files import staged_folder
 from edgevit.graph.program import Array, Program
+from edgevit.graph.rewrites import prepare_for_export
 from edgevit.images import OnBadImage
 from edgevit.measured_submodels import check_equal, drawn_from, output_at
-from edgevit.profiling.relative import machine
+from edgevit.profiling.quantized import measure_placement, with_levels
+from edgevit.profiling.relative import machine, timed_here
 from edgevit.profiling.submodels import LatencyTable, check_timed, measure_choices, measured_alone
+from edgevit.pruning.parts import costs_of
+from edgevit.quant.levels import Levels
+from edgevit.quant.placing import default_placement, place
+from edgevit.quant.precision import BitWidths, bit_widths
+from edgevit.recipe import QuantizeRecipe
 from edgevit.report.budget import render
-from edgevit.submodels.costing import Cost, Counted
+from edgevit.submodels.costing import Bytes, Cost, Counted
 from edgevit.submodels.extraction import extract, refitted
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.search import Candidate, Search, frontier, within
 
-Of = Literal["macs", "parameters", "latency"]
+Of = Literal["macs", "bytes", "latency"]
 
 # Of the images that layers are fitted with, one in so many is judged on in a search.
 _JUDGING = 4
@@ -61,14 +69,17 @@ class Budgeted:
         page: and as a page.
         program: the submodel, as at `path`.
         of: what has the budget.
-        budget: multiply-accumulates for one image, stored numbers, or nanoseconds.
+        budget: multiply-accumulates for one image, bytes of weights, or nanoseconds.
         candidates: the submodel, and what simpler ways find, the best first.
         frontier: the best at other budgets by the sum of sensitivities, and what simpler ways find there.
         whole: the cost of the parent.
         images: on which they were judged.
         evaluations: how many submodels the search judged.
-        divergence: KL(parent || submodel) in nats of what is written, its layers fitted, on the same images.
+        bytes: of weights of what is written.
+        divergence: KL(parent || submodel) in nats of what is written, its layers fitted and, where that is
+            asked for, quantized, on the same images.
         latency: what was measured; None without a budget of latency.
+        precision: of weights and activations; None where they are float.
     """
 
     path: Path
@@ -82,8 +93,10 @@ class Budgeted:
     whole: int
     images: int
     evaluations: int
+    bytes: int
     divergence: float
     latency: Latency | None
+    precision: str | None
 
 
 def search_file(
@@ -94,6 +107,7 @@ def search_file(
     calib: str | Path,
     output: str | Path,
     to: str = "onnx",
+    recipe: QuantizeRecipe | None = None,
     images: int = 256,
     evaluations: int = 64,
     seed: int = 0,
@@ -105,13 +119,15 @@ def search_file(
     Args:
         program: a nested Program, or its ``.pt2``.
         budget: what the submodel may cost.
-        of: multiply-accumulates for one image, "macs", stored numbers, "parameters", or nanoseconds of p50
-            on this machine on one thread, "latency".
+        of: multiply-accumulates for one image, "macs", "bytes" of weights, or nanoseconds of p50 on this
+            machine on one thread, "latency".
         calib: a folder of images: submodels are judged on a quarter of those that are drawn, by how far their
             predictions are from the parent's, and the layers of the one that is found are fitted with all.
         output: the ``.pt2`` file to write; what was judged is written beside it, as ``.budget.json`` and
             ``.budget.html``.
         to: the format whose runtime is timed, for a budget of latency.
+        recipe: how the submodel is quantized; its bytes or its latency are then those of integers, placed
+            where they pay in the parent. It decides about `to`. None leaves it float.
         images: of the folder, drawn by chance.
         evaluations: of changes to the best that sensitivities say.
         seed: of all that is drawn.
@@ -119,45 +135,111 @@ def search_file(
         force: replace what is there; write a submodel that was measured above its budget.
 
     Raises:
-        EdgevitError: when the Program is not nested, or its smallest submodel costs more.
+        EdgevitError: when the Program is not nested, its smallest submodel costs more, or a recipe cannot be
+            followed.
         CheckFailedError: when the latency that is measured is more than a tenth above the budget.
     """
     path = output_at(output, _report_beside, _page_beside, force=force)
+    to = to if recipe is None else recipe.to
     if of == "latency":
         check_timed(to)
     parent = program if isinstance(program, Program) else Program.load(program)
     nesting_of(parent)
+    bits = None if recipe is None else _Bits.of(parent, recipe, of)
     read = drawn_from(parent, calib, images, seed, on_bad_image)
-    table = measure_choices(parent, to) if of == "latency" else None
-    cost: Cost = Counted(parent, "macs" if of == "macs" else "parameters") if table is None else table
+    cost = _cost(parent, of, to, bits)
     search = Search(parent, read[::_JUDGING], cost=cost, seed=seed)
-    if table is None:
-        candidates, fitted = _found(search, budget, evaluations, read)
-        latency = None
-    else:
-        candidates, fitted, latency = _within_latency(search, table, budget, evaluations, read)
+    latency = None
+    if isinstance(cost, LatencyTable):
+        candidates, made, latency = _within_latency(search, cost, budget, evaluations, read, bits=bits)
         _check_latency(latency, budget, force=force)
-    result = Budgeted(
-        path=path,
-        report=_report_beside(path),
-        page=_page_beside(path),
-        program=fitted,
-        of=of,
-        budget=budget,
-        candidates=tuple(candidates),
-        frontier=tuple(frontier(search)),
-        whole=search.cost(search.whole),
-        images=len(search.images),
-        evaluations=search.evaluations,
-        divergence=search.divergence_of(fitted),
-        latency=latency,
-    )
-    values = summary(result)
+    else:
+        candidates, made = _found(search, budget, evaluations, read)
+    others = frontier(search)
     with staged_folder(path.parent) as stage:
-        fitted.save(stage / path.name)
+        if bits is None:
+            made.save(stage / path.name)
+        else:
+            compressed = compress(
+                made,
+                calib=calib,
+                output=stage / path.name,
+                recipe=bits.within(made).recipe,
+                on_bad_image=on_bad_image,
+                force=force,
+            )
+            made = compressed.quantization.program
+        result = Budgeted(
+            path=path,
+            report=_report_beside(path),
+            page=_page_beside(path),
+            program=made,
+            of=of,
+            budget=budget,
+            candidates=tuple(candidates),
+            frontier=tuple(others),
+            whole=search.cost(search.whole),
+            images=len(search.images),
+            evaluations=search.evaluations,
+            bytes=costs_of(made)[1],
+            divergence=search.divergence_of(made),
+            latency=latency,
+            precision=None if recipe is None else recipe.precision,
+        )
+        values = summary(result)
         (stage / result.report.name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
         (stage / result.page.name).write_text(render(values), encoding="utf-8")
     return result
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """How submodels are quantized.
+
+    Attributes:
+        recipe: with a level for each operation, so that nothing is placed anew.
+        levels: the same.
+        widths: of weights and activations.
+    """
+
+    recipe: QuantizeRecipe
+    levels: Levels
+    widths: BitWidths
+
+    @classmethod
+    def of(cls, parent: Program, recipe: QuantizeRecipe, of: Of) -> _Bits:
+        """Where integers pay in the parent, or where the recipe wants them."""
+        widths = bit_widths(recipe.precision)
+        if of == "macs" or widths.weights != 8 or recipe.engine != "edgevit":
+            raise EdgevitError(
+                f"--quantize {recipe.precision} with a budget: bytes and latency can be held with weights of "
+                "8 bits by edgevit's own engine; take the submodel out first, then compress that"
+            )
+        graph = prepare_for_export(parent).graph
+        if recipe.placement in {None, MEASURED} and widths.activations == 8 and timed_here(recipe.to):
+            levels = measure_placement(parent, to=recipe.to, bits=widths, exclude=recipe.exclude).levels
+        else:
+            levels = place(graph, recipe.placement or default_placement(widths), widths, recipe.exclude)
+        named = {name: level.name.lower() for name, level in levels.items()}
+        return cls(recipe.model_copy(update={"layers": named, "placement": None}), levels, widths)
+
+    def made(self, program: Program) -> Program:
+        """As fast and as large as the submodel will be."""
+        return with_levels(program, self.levels, self.widths)
+
+    def within(self, program: Program) -> _Bits:
+        """For a submodel, which has not all of the operations."""
+        names = {node.name for node in program.graph.nodes}
+        layers = {name: level for name, level in (self.recipe.layers or {}).items() if name in names}
+        return replace(self, recipe=self.recipe.model_copy(update={"layers": layers}))
+
+
+def _cost(parent: Program, of: Of, to: str, bits: _Bits | None) -> Cost:
+    if of == "latency":
+        return measure_choices(parent, to, made=None if bits is None else bits.made)
+    if of == "macs":
+        return Counted(parent, "macs")
+    return Bytes(parent, () if bits is None else bits.levels)
 
 
 def _report_beside(path: Path) -> Path:
@@ -180,14 +262,14 @@ def _found(search: Search, budget: int, evaluations: int, images: Array) -> tupl
 
 
 def _within_latency(
-    search: Search, table: LatencyTable, budget: int, evaluations: int, images: Array
+    search: Search, table: LatencyTable, budget: int, evaluations: int, images: Array, *, bits: _Bits | None
 ) -> tuple[list[Candidate], Program, Latency]:
     """What was judged, and the best whose artefact holds the budget when it is measured by itself."""
     allowed = budget
     for _ in range(_MEASUREMENTS):
         candidates, fitted = _found(search, allowed, evaluations, images)
         cost = next(one.cost for one in candidates if one.name == "search")
-        found = measured_alone(fitted, table.format)
+        found = measured_alone(fitted if bits is None else bits.made(fitted), table.format)
         taken = found.percentile(50)
         latency = Latency(table.format, table.whole_ms, cost / 1e6, taken, found.warning)
         if taken * 1e6 <= budget or allowed == search.cost(search.cheapest):
@@ -216,10 +298,12 @@ def summary(result: Budgeted) -> dict[str, Any]:
         "model": result.program.card.name,
         "program": result.path.name,
         "of": result.of,
+        "precision": result.precision,
         "budget": result.budget,
         "whole": result.whole,
         "images": result.images,
         "evaluations": result.evaluations,
+        "bytes": result.bytes,
         "divergence": result.divergence,
         "latency": None if result.latency is None else asdict(result.latency),
         "candidates": [asdict(one) for one in result.candidates],

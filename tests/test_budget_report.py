@@ -28,10 +28,12 @@ def a_summary(**changes):
         "model": "patterns",
         "program": "small.pt2",
         "of": "latency",
+        "precision": None,
         "budget": 12_000_000,
         "whole": 25_000_000,
         "images": 64,
         "evaluations": 120,
+        "bytes": 9_000_000,
         "divergence": 0.0123,
         "latency": {
             "format": "onnx",
@@ -73,9 +75,15 @@ def test_every_submodel_is_a_point():
         assert glyph in text
 
 
-@pytest.mark.parametrize(("of", "words"), [("macs", "11.6 M"), ("parameters", "46.4 MB")])
+@pytest.mark.parametrize(("of", "words"), [("macs", "11.6 M"), ("bytes", "11.6 MB")])
 def test_other_budgets_have_their_units(of, words):
     assert f"{words} (0.46" in Page(render(a_summary(of=of, latency=None))).text
+
+
+def test_what_is_quantized_is_said():
+    text = Page(render(a_summary(precision="w8a8"))).text
+    assert "its layers fitted and w8a8;" in text
+    assert "9.00 MB, w8a8" in text
 
 
 def test_a_busy_machine_is_said():

@@ -146,13 +146,37 @@ def test_the_best_submodel_of_a_latency(folder, parent, tmp_path, capsys):
     assert Program.load(out).parameter_count == Program.load(parent).parameter_count
 
 
+def test_the_best_submodel_of_a_size_in_eight_bits(parent, folder, tmp_path, capsys):
+    whole = 4 * Program.load(parent).parameter_count
+    out = tmp_path / "out" / "small.pt2"
+    words = budget(parent, folder, out, "--size-budget", f"{whole // 3000}kB", "--quantize", "w8", "--json")
+    assert run([*words, "--method", "minmax"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "small.budget.html",
+        "small.budget.json",
+        "small.compress.html",
+        "small.compress.json",
+        "small.pt2",
+        "small.recipe.yaml",
+    ]
+    found = next(one for one in printed["candidates"] if one["name"] == "search")
+    assert printed["bytes"] == pytest.approx(found["cost"], rel=0.02)
+    assert found["cost"] <= whole // 3
+    assert printed["precision"] == "w8"
+    # In floats no submodel is as small.
+    assert run(budget(parent, folder, tmp_path / "f.pt2", "--size-budget", f"{whole // 3000}kB")) == 2
+    steps = [step.name for step in Program.load(out).card.steps]
+    assert {"submodel", "refit", "quantize"} <= set(steps)
+
+
 def test_an_elastic_program_without_some_blocks(folder, tmp_path):
     start = learned().save(tmp_path / "start.pt2")
     assert run(elastic(start, folder, tmp_path / "e.pt2", "--widths", "0.5", "--blocks", "skip,linear")) == 0
     branch = next(iter(nesting_of(Program.load(tmp_path / "e.pt2")).replacements))
-    assert run(submodel(tmp_path / "e.pt2", f"hidden=0.5,{branch}=linear", tmp_path / "small.pt2")) == 0
+    assert run(submodel(tmp_path / "e.pt2", f"hidden=0.5,{branch}=skip", tmp_path / "small.pt2")) == 0
     small = Program.load(tmp_path / "small.pt2")
-    assert small.card.steps[-1].measured["widths"][branch] == "linear"
+    assert small.card.steps[-1].measured["widths"][branch] == "skip"
 
 
 def test_the_best_submodel_of_a_size(parent, folder, tmp_path):
@@ -212,6 +236,9 @@ class TestMistakes:
             (("--latency-budget", "12"), "--latency-budget 12: is no time; write 12ms"),
             (("--latency-budget", "9ms", "--to", "coreml"), "--to: 'coreml' cannot be timed"),
             (("--size-budget", "3MB", "--to", "onnx"), "--to with --size-budget"),
+            (("--size-budget", "3MB", "--torch-device", "cuda"), "--torch-device with --size-budget"),
+            (("--flops-budget", "1G", "--quantize", "w8"), "--quantize w8 with a budget"),
+            (("--size-budget", "3MB", "--quantize", "w4a8"), "--quantize w4a8 with a budget"),
             (
                 ("--size-budget", "3MB", "--submodel", "0.5"),
                 "--submodel with --size-budget",

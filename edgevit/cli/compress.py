@@ -82,16 +82,22 @@ def command(
         "size-budget": size_budget,
         "latency-budget": latency_budget,
     }
+    where: dict[str, Any] = {"output": output_file, "force": force, "as_json": as_json}
+    given = {"calib": calib, "on_bad_image": on_bad_image}
+    elsewhere = None if torch_device == "cpu" else torch_device
+    if submodel is not None:
+        fitting = {name: choices.pop(name) for name in ("images", "seed")}
+        others = {"quantize": precision, "recipe": recipe, "torch-device": elsewhere}
+        submodels.check_alone(asked, others | choices)
+        submodels.extract(program, submodel, given | fitting, slices=slices, **where)
+        return
     if any(value is not None for value in asked.values()):
-        taken = ("images", "seed") if latency_budget is None else ("images", "seed", "to")
-        fitting = {name: choices.pop(name) for name in taken}
-        submodels.check_alone(asked, {"quantize": precision, "recipe": recipe, **choices})
-        given = {"calib": calib, "on_bad_image": on_bad_image, **fitting}
-        where: dict[str, Any] = {"output": output_file, "force": force, "as_json": as_json}
-        if submodel is not None:
-            submodels.extract(program, submodel, given, slices=slices, **where)
-        else:
-            submodels.search(program, asked, given, slices=slices, **where)
+        quantizing = None if precision is None else _recipe(precision, None, choices)
+        fitting = {name: choices.pop(name) for name in submodels.fitting_options(asked)}
+        left = {} if quantizing is not None else choices
+        others = {"recipe": recipe, "slices": slices, "torch-device": elsewhere}
+        submodels.check_alone(asked, others | left)
+        submodels.search(program, asked, given | fitting, recipe=quantizing, **where)
         return
     if slices is not None:
         raise click.UsageError("--slices without --submodel: say which of them")

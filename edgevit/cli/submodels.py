@@ -12,13 +12,8 @@ from edgevit.cli import options, output
 if TYPE_CHECKING:
     from edgevit.measured_budgets import Budgeted
 
-_FLOAT_BYTES = 4
-# Of each option, what has the budget, and how many of it are one of what the option counts.
-_BUDGETS: dict[str, tuple[Any, int]] = {
-    "flops-budget": ("macs", 1),
-    "size-budget": ("parameters", _FLOAT_BYTES),
-    "latency-budget": ("latency", 1),
-}
+# Of each option, what has the budget.
+_BUDGETS: dict[str, Any] = {"flops-budget": "macs", "size-budget": "bytes", "latency-budget": "latency"}
 
 
 def check_alone(asked: Mapping[str, str | None], others: Mapping[str, Any]) -> None:
@@ -29,6 +24,11 @@ def check_alone(asked: Mapping[str, str | None], others: Mapping[str, Any]) -> N
     other = next((name.replace("_", "-") for name, value in others.items() if value not in (None, ())), None)
     if other is not None:
         raise click.UsageError(f"--{other} with --{option}: take the submodel out first, then compress that")
+
+
+def fitting_options(asked: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Options that a search within a budget shares with quantization."""
+    return ("images", "seed", "to") if asked["latency-budget"] is not None else ("images", "seed")
 
 
 def extract(program: str, submodel: str, given: Mapping[str, Any], *, as_json: bool, **where: Any) -> None:
@@ -54,15 +54,13 @@ def search(
 ) -> None:
     """Find the best submodel of a nested Program within a budget, and show what simpler ways find."""
     option, text = next((name, value) for name, value in asked.items() if value is not None)
-    if where.pop("slices") is not None:
-        raise click.UsageError(f"--slices with --{option}: slices have names; give --submodel NAME")
-    of, unit = _BUDGETS[option]
+    of = _BUDGETS[option]
     amount = (options.duration_of if of == "latency" else options.amount_of)(option, text)
     if given["calib"] is None:
         raise click.UsageError("--calib is missing: a folder of images to judge submodels on")
     from edgevit.measured_budgets import search_file, summary
 
-    result = search_file(program, amount // unit, of=of, **_said(given), **where)
+    result = search_file(program, amount, of=of, **_said(given), **where)
     if as_json:
         output.print_json(summary(result))
         return

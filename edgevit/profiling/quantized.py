@@ -181,7 +181,7 @@ class _Bench:
     def ratio(self, levels: Mapping[str, Level]) -> float:
         """Time of the program with such levels relative to float."""
         self.number += 1
-        path = self._written(_with_levels(self.program, self.settled(levels), self.bits), str(self.number))
+        path = self._written(with_levels(self.program, self.settled(levels), self.bits), str(self.number))
         self.float_ms, taken = medians_in_turns([self.plain, path])
         path.unlink()
         return taken / self.float_ms
@@ -258,8 +258,15 @@ def _region(node: Node) -> str:
     return f"{kind} convolution at {size}"
 
 
-def _with_levels(program: Program, levels: Levels, bits: BitWidths) -> Program:
-    """Quantized with made-up ranges."""
+def with_levels(program: Program, levels: Levels, bits: BitWidths) -> Program:
+    """Quantized with made-up ranges: as fast as with those that are learned.
+
+    Args:
+        program: a prepared one.
+        levels: of its operations, and of others, which do not count.
+        bits: of weights and activations.
+    """
+    levels = {node.name: levels[node.name] for node in program.graph.nodes if node.name in levels}
     anything = Observed(-4.0, 4.0, -torch.ones(1), torch.ones(1))
     observed = {name: anything for group in groups(program.graph, levels) for name in group.values}
     return insert_quantizers(program, start(program, levels, observed, bits))

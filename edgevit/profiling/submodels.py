@@ -64,12 +64,18 @@ def check_timed(to: str) -> None:
     extras.require(check_profilable(FORMATS[to].file), "measuring latency")
 
 
-def measure_choices(parent: Program, to: str) -> LatencyTable:
+#: What becomes of a program before it is exported.
+Made = Callable[[Program], Program]
+
+
+def measure_choices(parent: Program, to: str, *, made: Made | None = None) -> LatencyTable:
     """Time every choice of a nested Program on this machine, on one thread.
 
     Args:
         parent: a nested Program.
         to: the format whose runtime counts: "onnx" or "tflite".
+        made: what becomes of each submodel before it is timed, as of one that is to be quantized; nothing
+            where it is None.
 
     Raises:
         EdgevitError: as `check_timed`; and when the program is not nested.
@@ -79,16 +85,21 @@ def measure_choices(parent: Program, to: str) -> LatencyTable:
     tried = [(group, option) for group in groups for option in group[0].options[:-1]]
     saved: dict[tuple[str, int | Replacement], float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        plain = _written(parent, to, Path(folder) / "whole")
+        made = made or _as_it_is
+        plain = _written(made(parent), to, Path(folder) / "whole")
         for number, (group, option) in enumerate(track(tried, f"measuring choices in {to}", len(tried))):
             chosen = [place.named(option) for place in group]
             widths = {name: choice for one in chosen for name, choice in one.items()}
-            path = _written(extract(parent, widths), to, Path(folder) / str(number))
+            path = _written(made(extract(parent, widths)), to, Path(folder) / str(number))
             whole, taken = medians_in_turns([plain, path])
             path.unlink()
             saved |= dict.fromkeys(widths.items(), (1 - taken / whole) / len(group))
         whole_ms = profile(plain, threads=1).percentile(50)
     return LatencyTable(to, whole_ms, saved)
+
+
+def _as_it_is(program: Program) -> Program:
+    return program
 
 
 def measured_alone(program: Program, to: str) -> LatencyProfile:

@@ -14,7 +14,6 @@ from edgevit.report.figures import NBSP
 from edgevit.report.pages import rendered
 
 _TEMPLATE = "budget.html.j2"
-_FLOAT_BYTES = 4
 # Below this a divergence is rounding, and has no place on a logarithmic scale.
 _LEAST = 1e-6
 
@@ -40,7 +39,7 @@ class Unit:
 
 UNITS: dict[str, Unit] = {
     "macs": Unit("Multiply-accumulates for one image", 1e-6, "M"),
-    "parameters": Unit("Size of the weights as float32", _FLOAT_BYTES / 1e6, "MB"),
+    "bytes": Unit("Size of the weights", 1e-6, "MB"),
     "latency": Unit("Latency as its choices add up", 1e-6, "ms"),
 }
 
