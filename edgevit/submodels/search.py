@@ -10,7 +10,7 @@ Once-for-All, arXiv 1908.09791: a population that is mutated).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,8 +34,8 @@ Key = tuple[Option, ...]
 
 # Of a population, those that are changed: a quarter in Once-for-All, of its hundred.
 _PARENTS = 25
-# Of changes, how many may be none or known for each that is judged.
-_TRIES = 50
+# Of changes, how many may be over the budget or known before one is not.
+_TRIES = 200
 
 
 @dataclass(frozen=True)
@@ -242,18 +242,24 @@ class Search:
         Args:
             start: submodels within the budget, one at least.
             budget: what each may cost.
-            evaluations: how many to judge besides; fewer where no change is new.
+            evaluations: how many to judge besides, at most.
         """
         population = {key: self.divergence(key) for key in start}
-        limit = self.evaluations + evaluations
-        tries = 0
-        while self.evaluations < limit and tries < _TRIES * evaluations:
-            tries += 1
-            parents = sorted(population, key=lambda key: population[key])[:_PARENTS]
+        for _ in track(range(evaluations), "judging changes", evaluations):
+            changed = self._changed(population, budget)
+            if changed is None:
+                break
+            population[changed] = self.divergence(changed)
+        return min(population, key=lambda key: population[key])
+
+    def _changed(self, population: Mapping[Key, float], budget: int) -> Key | None:
+        """A small change of one of the best that is none of them; None where so many tries give none."""
+        parents = sorted(population, key=lambda key: population[key])[:_PARENTS]
+        for _ in range(_TRIES):
             changed = self._mutated(parents[self._random.integers(len(parents))], budget)
             if changed is not None and changed not in population:
-                population[changed] = self.divergence(changed)
-        return min(population, key=lambda key: population[key])
+                return changed
+        return None
 
     def any_within(self, budget: int, count: int) -> list[Key]:
         """Submodels drawn by chance, each as wide as the budget allows on the way that was drawn."""
