@@ -13,7 +13,7 @@ from edgevit.cli import options, output
 from edgevit.errors import EdgevitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgevit.export.placement import BackendPlacement
     from edgevit.graph.axes import Axis
@@ -76,17 +76,18 @@ def _inspect_program(file: str, *, blocks: bool, axes: bool, as_json: bool) -> N
 
 
 def _print_inspection(found: Inspection) -> None:
+    from edgevit.graph.card import IMAGE
     from edgevit.graph.inspection import describe_count
 
     card = found.card
-    shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.output_shapes.items())
+    part = "" if card.stage is None else f", stage {card.stage}"
     rows = {
-        "model": f"{card.name} ({card.provenance.source}, weights: {card.provenance.weights})",
+        "model": f"{card.name}{part} ({card.provenance.source}, weights: {card.provenance.weights})",
         "weights sha256": card.provenance.weights_sha256,
         "licence": card.licence or "not said",
-        "images": card.preprocessing.describe(),
-        "input": _shape(found.input_shape),
-        "outputs": shapes,
+        "images": card.preprocessing.describe() if IMAGE in card.inputs else "none",
+        "inputs": _shapes(found.input_shapes),
+        "outputs": _shapes(found.output_shapes),
         "labels": f"{len(card.labels)} ({', '.join(card.labels[:3])}, ...)" if card.labels else "none",
         "parameters": f"{describe_count(found.parameters)} ({output.megabytes(found.weight_bytes)})",
         "cost": f"{describe_count(found.macs)} multiply-accumulates an image",
@@ -163,6 +164,10 @@ def _print_axes(axes: Sequence[Axis]) -> None:
     click.echo(f"{'fixed':>15}  {len(fixed)}")
     for reason, count in Counter(axis.fixed for axis in fixed).most_common():
         click.echo(f"{count:>15}  {reason}")
+
+
+def _shapes(shapes: Mapping[str, tuple[int | str, ...]]) -> str:
+    return ", ".join(f"{name} {_shape(shape)}" for name, shape in shapes.items())
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:
