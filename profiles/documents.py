@@ -94,12 +94,14 @@ class Document:
         version: the only one that is read; None where such files have none.
         example: a line that such a file has.
         depth: how deep one needs to be nested.
+        most_bytes: beyond which one is not read.
     """
 
     noun: str
     version: int | None
     example: str
     depth: int
+    most_bytes: int = MAX_BYTES
 
     @property
     def a(self) -> str:
@@ -172,11 +174,13 @@ def first_problem(error: ValidationError) -> tuple[Loc, str]:
 def _read_text(path: Path, document: Document) -> str:
     try:
         with existing_file(path, document.noun).open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(document.most_bytes + 1)
     except OSError as error:
         raise EdgevitError(f"{document.noun}: {path} cannot be read ({error.strerror})") from error
-    if len(content) > MAX_BYTES:
-        raise EdgevitError(f"{path} is larger than {MAX_BYTES} bytes; {document.a} is a few kilobytes")
+    if len(content) > document.most_bytes:
+        raise EdgevitError(
+            f"{path} is larger than {document.most_bytes} bytes; {document.a} is a few kilobytes"
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from edgevit.planning.bottleneck import least_bottleneck, least_bottleneck_of_sh
 from edgevit.planning.problem import Host, Objective, Problem, Wire
 from edgevit.planning.routes import ROUNDING, Route, Solver, Step, Tables, best_few
 from edgevit.planning.shortest import least_sum
-from edgevit.planning.tables import Node, StepCosts, transfer_seconds
+from edgevit.planning.tables import Node, StepCosts, kinds_of, transfer_seconds
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def best_single(problem: Problem, objective: Objective) -> Pipeline | None:
     """The best host to run everything; None where none has room for it, or a pin forbids it."""
     runs = [
         best
-        for host in problem.hosts
+        for host in (kind.like for kind in kinds_of(problem))
         if not any(pin.host != host.name for pin in problem.pins)
         for best in best_pipelines(alone(problem, host), objective)
     ]

@@ -234,6 +234,27 @@ class Problem:
         return None if name in needed or not left else replace(self, hosts=left)
 
 
+@dataclass(frozen=True)
+class Ensemble:
+    """What is placed.
+
+    Attributes:
+        problem: parts are the segments of its chain, whose order says nothing here; its first cut is what is
+            asked.
+        sent_bytes: of the features of each part.
+        fusion_seconds: of making one answer of all features.
+    """
+
+    problem: Problem
+    sent_bytes: tuple[float, ...]
+    fusion_seconds: float = 0.0
+
+    @property
+    def asked_bytes(self) -> float:
+        """Of what is asked."""
+        return self.problem.chain.cuts[0].wires[0].bytes
+
+
 def check_names(names: Sequence[str], what: str) -> None:
     """Refuse a name that is given twice.
 
