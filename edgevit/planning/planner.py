@@ -315,10 +315,21 @@ def _losses(work: Work, objective: Objective, best: Plan, modes: Sequence[Mode])
     return tuple(losses[host.name] for host in work.problem.hosts)
 
 
+def _needed_for(problem: Problem, host: str) -> str:
+    """What nothing can be done without."""
+    if host == problem.source:
+        return "has the images"
+    if host == problem.sink:
+        return "wants the answers"
+    if any(pin.host == host for pin in problem.pins):
+        return "has segments that may not leave it"
+    return "is the only device"
+
+
 def _without(work: Work, objective: Objective, host: str, modes: Sequence[Mode]) -> Loss:
     left = work.without(host)
     if left is None:
-        return Loss(host, None, f"{host} has the input, wants the answer, is pinned to, or is the only one")
+        return Loss(host, None, f"{host} {_needed_for(work.problem, host)}")
     try:
         return Loss(host, make_plan(left, objective, modes=modes, losses=False).best)
     except EdgevitError as error:

@@ -76,6 +76,25 @@ class Simulation:
 
 
 @dataclass(frozen=True)
+class Span:
+    """When something was busy with an item.
+
+    Attributes:
+        what: "device", "in", "out" or "shared".
+        name: of the device or the network.
+        item: which, from 0.
+        start: in seconds.
+        end: likewise.
+    """
+
+    what: str
+    name: str
+    item: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Scenario:
     """What happens to a plan.
 
@@ -131,6 +150,13 @@ def simulate(plan: PlanFile, scenario: Scenario) -> Simulation:
         again = np.maximum(asked[late], scenario.lost_at + NOTICED)
         answers[late] = math.inf if after is None else _answers(network, after, again)
     return _summary(scenario, asked, answers, replayed, network)
+
+
+def timeline(plan: PlanFile, items: int) -> tuple[Span, ...]:
+    """When devices and lines are busy with the first few items, which come all at once."""
+    network = _Network(plan, 0.0, np.random.default_rng(0))
+    _answers(network, plan.plan, np.zeros(items))
+    return tuple(network.spans)
 
 
 def _arrivals(scenario: Scenario, random: np.random.Generator) -> Times:
@@ -232,11 +258,12 @@ def _answers(network: _Network, entry: PlanEntry, asked: Times) -> Times:
         time, _, item, steps, place = heapq.heappop(waiting)
         if place < len(steps):
             number += 1
-            heapq.heappush(waiting, (network.take(steps[place], time), number, item, steps, place + 1))
+            done = network.take(steps[place], time, item)
+            heapq.heappush(waiting, (done, number, item, steps, place + 1))
             continue
         branches[item] -= 1
         if branches[item] == 0:
-            answers[item] = network.fuse(time, fusing)
+            answers[item] = network.fuse(time, fusing, item)
     return answers
 
 
@@ -274,16 +301,17 @@ class _Network:
         self._devices = {device.name: device for device in plan.devices}
         self._media = {network.name: network.bytes_per_second for network in plan.networks}
         self._servers: dict[tuple[str, str], _Server] = {}
+        self.spans: list[Span] = []
         self._random = random
         self._until = math.inf
         # Of a log-normal distribution with mean 1.
         self._sigma = math.sqrt(math.log1p(jitter**2))
 
-    def take(self, step: _Step, time: float) -> float:
-        """When a step that could begin at a time is done."""
+    def take(self, step: _Step, time: float, item: int) -> float:
+        """When a step of an item that could begin at a time is done."""
         varied = self._varied()
         if isinstance(step, _Compute):
-            return self._server("device", step.device).serve(time, step.seconds * varied, self._until)
+            return self._serve("device", step.device, item, time, step.seconds * varied)
         sender, receiver = self._devices[step.sender], self._devices[step.receiver]
         lines = [
             ("out", sender.name, sender.bytes_per_second),
@@ -296,16 +324,14 @@ class _Network:
             )
         ]
         passed = [
-            self._server(what, name).serve(time, step.bytes / (speed or math.inf) * varied, self._until)
+            self._serve(what, name, item, time, step.bytes / (speed or math.inf) * varied)
             for what, name, speed in lines
         ]
         return max(passed) + sender.latency_seconds + receiver.latency_seconds
 
-    def fuse(self, time: float, seconds: float) -> float:
+    def fuse(self, time: float, seconds: float, item: int) -> float:
         """When one answer is made of all features."""
-        if not seconds:
-            return time
-        return self._server("device", "fusion").serve(time, seconds * self._varied(), self._until)
+        return self._serve("device", "fusion", item, time, seconds * self._varied()) if seconds else time
 
     def count_until(self, time: float) -> None:
         """Count no work that is done behind a time, until `drop` is called."""
@@ -326,8 +352,10 @@ class _Network:
         ]
         return sorted(found, key=lambda load: (-load.busy, load.what, load.name))
 
-    def _server(self, what: str, name: str) -> _Server:
-        return self._servers.setdefault((what, name), _Server())
+    def _serve(self, what: str, name: str, item: int, time: float, seconds: float) -> float:
+        end = self._servers.setdefault((what, name), _Server()).serve(time, seconds, self._until)
+        self.spans.append(Span(what, name, item, end - seconds, end))
+        return end
 
     def _varied(self) -> float:
         if self._sigma == 0:
