@@ -76,7 +76,7 @@ def climbs(allowed: Flags, height: Costs) -> Costs:
 
 def may_climb(allowed: Flags, counts: tuple[int, ...], height: Costs) -> bool:
     """Whether all hosts together climb high enough; where they do not, there is no way."""
-    return float(np.dot(climbs(allowed, height), counts)) >= height[-1] * (1 - 1e-12)
+    return float(np.dot(climbs(allowed, height), counts)) >= float(height[-1]) * (1 - 1e-12)
 
 
 def reached_by_beam(allowed: Flags, counts: tuple[int, ...], height: Costs) -> tuple[Step, ...] | None:

@@ -7,7 +7,7 @@ features to where the answer is wanted. The published way, largest first, is in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgevit.planning.pipelines import Certificate, Prediction, Transfer, busy_seconds
 from edgevit.planning.placing import PlacementProgram
@@ -15,6 +15,10 @@ from edgevit.planning.problem import Ensemble, Host, Objective, Problem
 
 #: Of a search, at most; what was found until then is given with its bound.
 SECONDS = 60.0
+
+# The solver's tolerance, and a unit of cost for which it is fine enough.
+_TOLERANCE = 1e-6
+_FINE = 0.01
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ def best_placement(ensemble: Ensemble, objective: Objective, seconds: float = SE
     Raises:
         EdgevitError: for energy, where a host does not say what it takes; where nothing was found in time.
     """
-    program = PlacementProgram(ensemble)
+    unit = _unit(ensemble, objective)
+    program = PlacementProgram(_in_units(ensemble, unit))
     program.minimise(objective)
     while True:
         solved = program.solved(seconds)
@@ -59,8 +64,41 @@ def best_placement(ensemble: Ensemble, objective: Objective, seconds: float = SE
             break
         program.forbid_together([part for part, name in enumerate(hosts) if name == full.name], full)
     prediction = predict(ensemble, hosts)
-    value = prediction.of(objective)
-    return Placement(hosts, prediction, Certificate(value, min(bound, value)))
+    value, bound = prediction.of(objective), bound * unit
+    proven = value - bound <= _TOLERANCE * value
+    return Placement(hosts, prediction, Certificate(value, value if proven else min(bound, value)))
+
+
+def _unit(ensemble: Ensemble, objective: Objective) -> float:
+    """What costs are measured in for the solver, whose tolerances are absolute: few units would be too few."""
+    per_host = [
+        host.joules if objective == "energy" and host.joules is not None else host.seconds
+        for host in ensemble.problem.hosts
+    ]
+    least = [min(values) for values in zip(*per_host, strict=True)]
+    return _FINE * sum(value for value in least if value < float("inf")) / len(least) or 1.0
+
+
+def _in_units(ensemble: Ensemble, unit: float) -> Ensemble:
+    """The same with seconds and joules in another unit."""
+    problem = ensemble.problem
+    hosts = tuple(
+        replace(
+            host,
+            seconds=tuple(value / unit for value in host.seconds),
+            bandwidth=host.bandwidth * unit,
+            latency=host.latency / unit,
+            joules=None if host.joules is None else tuple(value / unit for value in host.joules),
+            joules_per_byte=host.joules_per_byte / unit,
+        )
+        for host in problem.hosts
+    )
+    media = tuple(replace(medium, bandwidth=medium.bandwidth * unit) for medium in problem.media)
+    return replace(
+        ensemble,
+        problem=replace(problem, hosts=hosts, media=media),
+        fusion_seconds=ensemble.fusion_seconds / unit,
+    )
 
 
 def why_impossible(ensemble: Ensemble) -> str:

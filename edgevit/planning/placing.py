@@ -127,7 +127,7 @@ class PlacementProgram:
             return
         segments = self._problem.chain.segments
         scale = max(host.memory_bytes, 1.0)
-        weights = {("on", p, host.name): segments[p].weight_bytes / scale for p in self._parts}
+        weights: _Row = {("on", p, host.name): segments[p].weight_bytes / scale for p in self._parts}
         for part in self._parts:
             row = dict(weights)
             row["on", part, host.name] += segments[part].peak_bytes / scale

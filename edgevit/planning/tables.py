@@ -266,7 +266,8 @@ class StepCosts:
 
     def _between(self, of_segments: Costs) -> Costs:
         """A table over segments as one over nodes."""
-        return of_segments[np.ix_(self._place, self._place)]
+        between: Costs = of_segments[np.ix_(self._place, self._place)]
+        return between
 
 
 def _running(values: Sequence[float], accumulate: Callable[[Sequence[float]], Costs]) -> Costs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -124,7 +124,7 @@ def _role(name: str, at: str, y: float) -> Markup:
     )
 
 
-def _in_a_row(tasks: Sequence[TaskEntry], middles: dict[str, float]) -> list[Markup]:
+def _in_a_row(tasks: Sequence[TaskEntry], middles: Mapping[str, int]) -> list[Markup]:
     """From each stage of a pipeline to the next, with what is sent."""
     arrows = []
     for task, following in itertools.pairwise(tasks):
@@ -140,7 +140,7 @@ def _in_a_row(tasks: Sequence[TaskEntry], middles: dict[str, float]) -> list[Mar
 
 
 def _from_and_to(
-    plan: PlanFile, tasks: Sequence[TaskEntry], middles: dict[str, float], height: float
+    plan: PlanFile, tasks: Sequence[TaskEntry], middles: Mapping[str, int], height: float
 ) -> list[Markup]:
     """From the device that has the images, and to the one that wants the answers."""
     in_a_row = plan.plan.mode == "pipeline"
