@@ -70,7 +70,7 @@ def best_placement(ensemble: Ensemble, objective: Objective, seconds: float = SE
 
 
 def _unit(ensemble: Ensemble, objective: Objective) -> float:
-    """What costs are measured in for the solver, whose tolerances are absolute: few units would be too few."""
+    """What costs are measured in for the solver, whose tolerances are absolute: there are to be many."""
     per_host = [
         host.joules if objective == "energy" and host.joules is not None else host.seconds
         for host in ensemble.problem.hosts

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgevit.errors import EdgevitError
 from edgevit.planning.bottleneck import least_bottleneck, least_bottleneck_of_shared
 from edgevit.planning.problem import Host, Objective, Problem, Wire
 from edgevit.planning.routes import ROUNDING, Route, Solver, Step, Tables, best_few
 from edgevit.planning.shortest import least_sum
-from edgevit.planning.tables import Node, StepCosts, kinds_of, transfer_seconds
+from edgevit.planning.tables import Kind, Node, StepCosts, transfer_seconds
 
 
 @dataclass(frozen=True)
@@ -262,27 +262,28 @@ def _joules(problem: Problem, stages: Sequence[Stage], transfers: Sequence[Trans
     return total
 
 
-def alone(problem: Problem, host: Host) -> Problem:
-    """The same with one host to run everything; those of the input and the answer stay, and run nothing."""
-    idle = tuple(math.inf for _ in problem.chain.segments)
-    names = {host.name, problem.source, problem.sink}
-    hosts = tuple(
-        other if other.name == host.name else Host(**{**vars(other), "seconds": idle})
-        for other in problem.hosts
-        if other.name in names
-    )
-    return Problem(problem.chain, hosts, problem.media, problem.source, problem.sink, problem.pins)
+def singles(problem: Problem) -> list[tuple[Kind, Pipeline]]:
+    """Of each kind of host, the pipeline of one that runs everything; none where it cannot."""
+    costs = StepCosts(problem)
+    ends = costs.nodes[0], costs.nodes[-1]
+    found = []
+    for place, kind in enumerate(costs.kinds):
+        if costs.allowed[place, 0, -1]:
+            stages = tuple(stages_of(problem, [kind.like], [ends]))
+            prediction = predict(problem, stages)
+            value = prediction.latency
+            found.append((kind, Pipeline(stages, prediction, Certificate(value, value))))
+    return found
 
 
 def best_single(problem: Problem, objective: Objective) -> Pipeline | None:
-    """The best host to run everything; None where none has room for it, or a pin forbids it."""
-    runs = [
-        best
-        for host in (kind.like for kind in kinds_of(problem))
-        if not any(pin.host != host.name for pin in problem.pins)
-        for best in best_pipelines(alone(problem, host), objective)
-    ]
-    if not runs:
+    """The best host to run everything; None where none has room for it, or a pin forbids it.
+
+    Raises:
+        EdgevitError: for energy, where a host does not say what it takes.
+    """
+    found = [(pipeline.prediction.of(objective), pipeline) for _, pipeline in singles(problem)]
+    if not found:
         return None
-    best = min(runs, key=lambda pipeline: pipeline.certificate.value)
-    return Pipeline(best.stages, best.prediction, Certificate(best.certificate.value, best.certificate.value))
+    value, best = min(found, key=lambda each: each[0])
+    return replace(best, certificate=Certificate(value, value))

@@ -11,14 +11,13 @@ from edgevit.planning.pipelines import (
     Certificate,
     Pipeline,
     Prediction,
-    alone,
-    best_pipelines,
     busy_seconds,
+    singles,
     transfers_of,
 )
 from edgevit.planning.problem import Problem
 from edgevit.planning.routes import Costs
-from edgevit.planning.tables import Kind, kinds_of
+from edgevit.planning.tables import Kind
 
 # A share that no item would ever come to.
 _NOTHING = 1e-9
@@ -59,12 +58,7 @@ def best_replicas(problem: Problem) -> Replicas | None:
     Args:
         problem: what is planned; a pin leaves one host.
     """
-    groups = [
-        _Group(kind, best)
-        for kind in kinds_of(problem)
-        if all(pin.host == kind.like.name for pin in problem.pins)
-        for best in best_pipelines(alone(problem, kind.like), "latency")
-    ]
+    groups = [_Group(kind, copy) for kind, copy in singles(problem)]
     if not groups:
         return None
     loads = _loads(problem, groups)

@@ -68,11 +68,13 @@ class Tables:
             None where nothing does.
         peaks: (kinds, nodes, nodes) float64, where the costliest step is what the way costs; infinite where
             a step cannot be taken. None where `sums` is the cost.
+        floor: with `peaks`, below which nothing is gained: ways that cost no more are as good as one another.
     """
 
     counts: tuple[int, ...]
     sums: Sums | None = None
     peaks: Costs | None = None
+    floor: float = 0.0
 
     def cost(self, steps: Sequence[Step]) -> float:
         """What a way costs."""
@@ -128,12 +130,13 @@ def best_few(tables: Tables, solve: Solver, count: int) -> list[Route]:
     numbers = itertools.count()
     heap: list[_Found] = []
 
-    def look(prefix: tuple[Step, ...], banned: frozenset[Step]) -> None:
-        route = _completed(tables, solve, prefix, banned)
+    def look(prefix: tuple[Step, ...], banned: frozenset[Step], floor: float) -> None:
+        # None of a class is better than the best of the class that it is part of.
+        route = _completed(replace(tables, floor=floor), solve, prefix, banned)
         if route is not None:
             heapq.heappush(heap, _Found(route.cost, next(numbers), route, len(prefix), banned))
 
-    look((), frozenset())
+    look((), frozenset(), tables.floor)
     best: list[Route] = []
     while heap and len(best) < count:
         found = heapq.heappop(heap)
@@ -143,7 +146,7 @@ def best_few(tables: Tables, solve: Solver, count: int) -> list[Route]:
         steps = found.route.steps
         for place in range(found.fixed, len(steps)):
             before = found.banned if place == found.fixed else frozenset()
-            look(steps[:place], before | {steps[place]})
+            look(steps[:place], before | {steps[place]}, max(found.route.bound, tables.floor))
     return best
 
 

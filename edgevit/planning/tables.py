@@ -7,7 +7,7 @@ of their lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -113,6 +113,7 @@ class StepCosts:
         self._place = np.array([node.place for node in self.nodes])
         self._bytes = np.array([node.wire.bytes for node in self.nodes])
         self._memory = memory
+        self._computing = np.stack([self._computed(kind.like) for kind in self.kinds])
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -126,13 +127,13 @@ class StepCosts:
         Args:
             medium: the shared one that is looked at, if any.
         """
-        peaks = np.stack([self._peaks(kind.like) for kind in self.kinds])
+        peaks = np.stack([self._peaks(place, kind.like) for place, kind in enumerate(self.kinds)])
         sums = None if medium is None else self._load(medium)
-        return Tables(self.counts, sums=sums, peaks=np.where(self._allowed, peaks, np.inf))
+        return Tables(self.counts, sums=sums, peaks=np.where(self.allowed, peaks, np.inf))
 
     def latency(self) -> Tables:
         """Seconds from an item to its answer, with nothing else on the way."""
-        stage = np.stack([self._seconds(kind.like) for kind in self.kinds])
+        stage = self._computing.copy()
         for kind, table in zip(self.kinds, stage, strict=True):
             table[0] += self._transfer(self.problem.source, kind.like, self._bytes[0])
             table[:, -1] += self._transfer(self.problem.sink, kind.like, self._bytes[-1])
@@ -158,42 +159,41 @@ class StepCosts:
     def needed(self) -> Costs:
         """(nodes, nodes), bytes of memory that each step takes."""
         segments, cuts = self.problem.chain.segments, self.problem.chain.cuts
-        weights = self._between(_running([segment.weight_bytes for segment in segments], np.cumsum))
-        peaks = self._between(_running([segment.peak_bytes for segment in segments], np.maximum.accumulate))
+        weights = self._between(_running([segment.weight_bytes for segment in segments], np.add))
+        peaks = self._between(_running([segment.peak_bytes for segment in segments], np.maximum))
         entering = np.array([cut.entering_bytes for cut in cuts])[self._place]
         leaving = np.array([cut.leaving_bytes for cut in cuts])[self._place]
         needed: Costs = weights + peaks + entering[:, None] + leaving[None]
         return needed
 
     def _sums_alone(self, stage: Costs, move: Costs) -> Tables:
-        return Tables(self.counts, sums=Sums(np.where(self._allowed, stage, np.inf), move))
+        return Tables(self.counts, sums=Sums(np.where(self.allowed, stage, np.inf), move))
 
     @cached_property
-    def _allowed(self) -> npt.NDArray[np.bool_]:
+    def allowed(self) -> npt.NDArray[np.bool_]:
         """(kinds, nodes, nodes), whether each step can be taken at all."""
-        return np.stack([self._allowed_on(kind.like) for kind in self.kinds])
-
-    def _allowed_on(self, host: Host) -> npt.NDArray[np.bool_]:
         start, end = self._place[:, None], self._place[None]
-        allowed: npt.NDArray[np.bool_] = (start < end) & np.isfinite(self._seconds(host))
-        if self._memory:
-            allowed &= self.needed() <= host.memory_bytes
-        for pin in self.problem.pins:
-            if pin.host != host.name:
-                allowed &= (start > pin.last) | (end <= pin.first)
+        allowed: npt.NDArray[np.bool_] = (start < end) & np.isfinite(self._computing)
+        needed = self.needed()
+        for kind, table in zip(self.kinds, allowed, strict=True):
+            if self._memory:
+                np.logical_and(table, needed <= kind.like.memory_bytes, out=table)
+            for pin in self.problem.pins:
+                if pin.host != kind.like.name:
+                    np.logical_and(table, (start > pin.last) | (end <= pin.first), out=table)
         return allowed
 
-    def _seconds(self, host: Host) -> Costs:
+    def _computed(self, host: Host) -> Costs:
         """(nodes, nodes), of computing, conversions at both ends among it."""
-        seconds = self._between(_running(host.seconds, np.cumsum))
+        seconds = self._between(_running(host.seconds, np.add))
         if host.conversion is not None:
             converting = np.array([node.wide_bytes for node in self.nodes]) / host.conversion
             seconds = seconds + converting[:, None] + converting[None]
         return seconds
 
-    def _peaks(self, host: Host) -> Costs:
+    def _peaks(self, place: int, host: Host) -> Costs:
         received, sent = self._lines(host)
-        peaks = np.maximum(self._seconds(host), np.maximum(received, sent) / host.bandwidth)
+        peaks = np.maximum(self._computing[place], np.maximum(received, sent) / host.bandwidth)
         # The lines of hosts with a role carry what they send and want, be they of the pipeline or not.
         peaks[0] = np.maximum(peaks[0], self._busy(self.problem.source, host, self._bytes[0]))
         peaks[:, -1] = np.maximum(peaks[:, -1], self._busy(self.problem.sink, host, self._bytes[-1]))
@@ -227,7 +227,7 @@ class StepCosts:
         # What is asked and what is answered is seen to by the caller: who sends and receives it depends.
         sent[0] -= host.joules_per_byte * self._bytes[0]
         sent[:, -1] -= host.joules_per_byte * self._bytes[-1]
-        joules: Costs = self._between(_running(host.joules, np.cumsum)) + sent
+        joules: Costs = self._between(_running(host.joules, np.add)) + sent
         return joules
 
     def _apart(self, name: str | None, host: Host, size: float) -> float:
@@ -257,7 +257,7 @@ class StepCosts:
         for place, kind in enumerate(self.kinds):
             stage[place, 0] += busy[0] * self._passes(self.problem.source, kind.like, medium)
             stage[place, :, -1] += busy[-1] * self._passes(self.problem.sink, kind.like, medium)
-        return Sums(np.where(self._allowed, stage, np.inf), move)
+        return Sums(np.where(self.allowed, stage, np.inf), move)
 
     def _passes(self, name: str | None, host: Host, medium: Medium) -> bool:
         if name is None or name == host.name:
@@ -270,13 +270,12 @@ class StepCosts:
         return between
 
 
-def _running(values: Sequence[float], accumulate: Callable[[Sequence[float]], Costs]) -> Costs:
+def _running(values: Sequence[float], accumulate: np.ufunc) -> Costs:
     """(segments + 1, segments + 1), what the segments between two cuts come to; 0 where there are none."""
     count = len(values)
     table = np.zeros((count + 1, count + 1))
-    for start in range(count):
-        # Added up from the start of each step, as it would be by hand: differences of sums would round.
-        table[start, start + 1 :] = accumulate(values[start:])
+    # Each row from where its step starts, as one would by hand: differences of sums would round.
+    table[:-1, 1:] = accumulate.accumulate(np.triu(np.broadcast_to(values, (count, count))), axis=1)
     return table
 
 
