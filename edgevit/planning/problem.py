@@ -258,8 +258,8 @@ class Ensemble:
 def unknown_energy(device: str) -> EdgevitError:
     """What is said where energy is to be low and a device does not say what it takes."""
     return EdgevitError(
-        f"device {device}: how much energy it takes is not known; give watts or joules_per_mac for each device, "
-        "or another objective"
+        f"device {device}: how much energy it takes is not known; give watts or joules_per_mac for each "
+        "device, or another objective"
     )
 
 
