@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edgevit.graph.capture import capture
     from edgevit.graph.inspection import inspect
     from edgevit.graph.program import Program
+    from edgevit.planning.plans import PlanOptions, plan
+    from edgevit.planning.simulation import simulate
     from edgevit.profiles import devices
     from edgevit.profiling import profile
     from edgevit.pruning.classwise import split_classes
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
 _HOMES = {
     "EdgevitError": "edgevit.errors",
+    "PlanOptions": "edgevit.planning.plans",
     "Program": "edgevit.graph.program",
     "capture": "edgevit.graph.capture",
     "compress": "edgevit.compression",
@@ -42,10 +45,12 @@ _HOMES = {
     "evaluate": "edgevit.export.evaluate",
     "extract": "edgevit.submodels.extraction",
     "inspect": "edgevit.graph.inspection",
+    "plan": "edgevit.planning.plans",
     "profile": "edgevit.profiling",
     "prune": "edgevit.pruning.prune",
     "quantize": "edgevit.quant.quantizing",
     "read_split": "edgevit.pruning.split",
+    "simulate": "edgevit.planning.simulation",
     "split_classes": "edgevit.pruning.classwise",
     "train_nested": "edgevit.submodels.training",
     "verify": "edgevit.export.verify",
@@ -53,6 +58,7 @@ _HOMES = {
 
 __all__ = [
     "EdgevitError",
+    "PlanOptions",
     "Program",
     "capture",
     "compress",
@@ -63,10 +69,12 @@ __all__ = [
     "evaluate",
     "extract",
     "inspect",
+    "plan",
     "profile",
     "prune",
     "quantize",
     "read_split",
+    "simulate",
     "split_classes",
     "train_nested",
     "verify",

@@ -85,7 +85,7 @@ class _Drafted:
     items: int = 1
 
 
-def plan_model(
+def plan(
     source: str | Path,
     *,
     devices: str | Path | None = None,

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from edgevit.planning.problem import WIRE_BYTES, Cut, Host, Medium, Problem, Wire, unknown_energy
+from edgevit.planning.problem import Cut, Host, Medium, Problem, Wire, unknown_energy
 from edgevit.planning.routes import Costs, Sums, Tables
 
 
@@ -83,18 +83,6 @@ def nodes_of(problem: Problem) -> tuple[Node, ...]:
             wires = (min(wires, key=lambda wire: wire.bytes),)
         nodes += [Node(place, cut, wire) for wire in wires]
     return tuple(nodes)
-
-
-def narrowed(native: Wire, precisions: Sequence[str]) -> tuple[Wire, ...]:
-    """The ways to send floats: as they are, and at each lower precision.
-
-    Args:
-        native: as they are, "fp32" or "fp16".
-        precisions: what is allowed, keys of `WIRE_BYTES`.
-    """
-    size = WIRE_BYTES[native.precision]
-    lower = [name for name in precisions if WIRE_BYTES[name] < size]
-    return (native, *(Wire(name, native.bytes * WIRE_BYTES[name] / size) for name in lower))
 
 
 class StepCosts:
