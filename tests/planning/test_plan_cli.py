@@ -150,6 +150,15 @@ def test_a_program_is_planned_over_its_cuts(tiny_program, cluster, tmp_path, cap
     assert "times of a are its multiply-accumulates over macs_per_second, an estimate" in printed
 
 
+def test_pins_that_no_plan_meets_are_refused_with_their_line(tiny_program, cluster, tmp_path):
+    pytest.importorskip("edgevit.graph.cutting")
+    path = tiny_program.save(tmp_path / "tiny.pt2")
+    pins = ", ".join(f"{{device: {name}, first: {i}, last: {i}}}" for i, name in enumerate(("a", "b-1", "a")))
+    cluster.write_text(CLUSTER.replace("answer: a}", f"answer: a,\n  pinned: [{pins}]}}"))
+    with pytest.raises(EdgevitError, match=r"cluster.yaml, line 6: roles.pinned: segment 0 may not leave a"):
+        plan(path, devices=cluster)
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
