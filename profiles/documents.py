@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
@@ -90,23 +91,50 @@ class Document:
 
     Attributes:
         noun: "device profile".
-        version: the only one that is read.
+        version: the only one that is read; None where such files have none.
         example: a line that such a file has.
         depth: how deep one needs to be nested.
+        most_bytes: beyond which one is not read.
     """
 
     noun: str
-    version: int
+    version: int | None
     example: str
     depth: int
+    most_bytes: int = MAX_BYTES
 
     @property
     def a(self) -> str:
         """The noun with its article."""
         return f"a {self.noun}"
 
+    @property
+    def start(self) -> str:
+        """What such a file starts with."""
+        return self.example if self.version is None else f"version: {self.version}"
+
 
 M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Located(Generic[M]):
+    """What a file says, and in which line it says what.
+
+    Attributes:
+        value: the whole file.
+        path: of the file.
+        lines: of every key and list entry.
+    """
+
+    value: M
+    path: Path
+    lines: Mapping[Loc, int]
+
+    def error(self, loc: Loc, problem: str) -> EdgevitError:
+        """An error at a place of the file; without a line of its own it is told that of what it is in."""
+        return EdgevitError(f"{_at(self.path, self.lines, loc)}: {dotted(loc)}: {problem}")
+
 
 #: Context of a validation whose caller says itself where a mistake stands: in which line, in which option.
 PLACED_BY_CALLER = {"placed_by_caller": True}
@@ -118,10 +146,20 @@ def read_document(path: Path, model: type[M], document: Document) -> M:
     Raises:
         EdgevitError: naming the file, the line and the key of the first thing that is wrong.
     """
+    return read_located(path, model, document).value
+
+
+def read_located(path: Path, model: type[M], document: Document) -> Located[M]:
+    """The same with the lines, for what can only be checked beside other files.
+
+    Raises:
+        EdgevitError: as `read_document` does.
+    """
     data, lines = _parse(path, _read_text(path, document), document)
-    _check_version(path, data, lines, document)
+    if document.version is not None:
+        _check_version(path, data, lines, document)
     try:
-        return model.model_validate(data, context=PLACED_BY_CALLER)
+        return Located(model.model_validate(data, context=PLACED_BY_CALLER), path, lines)
     except ValidationError as error:
         loc, problem = first_problem(error)
         raise EdgevitError(f"{_at(path, lines, loc)}: {dotted(loc)}: {problem}") from error
@@ -136,17 +174,19 @@ def first_problem(error: ValidationError) -> tuple[Loc, str]:
 def _read_text(path: Path, document: Document) -> str:
     try:
         with existing_file(path, document.noun).open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(document.most_bytes + 1)
     except OSError as error:
         raise EdgevitError(f"{document.noun}: {path} cannot be read ({error.strerror})") from error
-    if len(content) > MAX_BYTES:
-        raise EdgevitError(f"{path} is larger than {MAX_BYTES} bytes; {document.a} is a few kilobytes")
+    if len(content) > document.most_bytes:
+        raise EdgevitError(
+            f"{path} is larger than {document.most_bytes} bytes; {document.a} is a few kilobytes"
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise EdgevitError(f"{path} is not text in UTF-8; {document.a} is a YAML file") from error
     if not text.strip():
-        raise EdgevitError(f"{path} is empty; {document.a} starts with `version: {document.version}`")
+        raise EdgevitError(f"{path} is empty; {document.a} starts with `{document.start}`")
     return text
 
 
@@ -253,7 +293,7 @@ def _line(mark: Any) -> int:
     return mark.line + 1 if mark else 1
 
 
-def _at(path: Path, lines: dict[Loc, int], loc: Loc) -> str:
+def _at(path: Path, lines: Mapping[Loc, int], loc: Loc) -> str:
     # A missing key has no line: its mapping's is the closest.
     while loc not in lines:
         loc = loc[:-1]

@@ -151,6 +151,7 @@ def test_doctests():
         "edgevit.cli.output",
         "edgevit.export.placement.analysis",
         "edgevit.export.placement.operators",
+        "edgevit.cli.plan",
         "edgevit.profiling.latency",
         "edgevit.profiles.schema",
         "edgevit.report.charts",

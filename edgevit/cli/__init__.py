@@ -21,7 +21,7 @@ from edgevit.files import abandon_staged, resumable
 # In the order people meet them.
 _COMMANDS = (
     *("deploy", "capture", "inspect", "prune", "split-classes"),
-    *("elastic", "train-nested", "compress"),
+    *("elastic", "train-nested", "compress", "plan", "simulate"),
     *("export", "verify", "evaluate", "profile", "devices", "doctor"),
 )
 

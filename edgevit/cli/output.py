@@ -72,3 +72,11 @@ def operators_line(placement: Placement) -> str:
 def _takes(backend: BackendPlacement) -> str:
     pieces = f" in {backend.partitions} partitions" if backend.partitions > 1 else ""
     return f"{backend.via} takes {backend.taken}{pieces}"
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows of equally many cells, each column as wide as its widest."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        click.echo(f"  {'  '.join(cells)}".rstrip())

@@ -48,6 +48,24 @@ def seconds(value: float) -> str:
     return f"{minutes:,}{NBSP}min{NBSP}{rest}{NBSP}s"
 
 
+def duration(value: float) -> str:
+    """A time given in seconds: in milliseconds up to a second.
+
+    >>> duration(0.0123).replace(NBSP, " "), duration(2.5).replace(NBSP, " ")
+    ('12.3 ms', '2.50 s')
+    """
+    return milliseconds(1000 * value) if value < 1 else seconds(value)
+
+
+def transfer(size: float) -> str:
+    """What is sent: in bytes where it is little, else in megabytes (10^6).
+
+    >>> transfer(40.0), transfer(605184).replace(NBSP, " ")
+    ('40 bytes', '0.605 MB')
+    """
+    return counted(round(size), "byte") if size < 10_000 else memory(size / 1e6)
+
+
 def memory(value: float) -> str:
     """Megabytes (10^6 bytes).
 

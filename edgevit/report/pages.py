@@ -35,6 +35,8 @@ def _environment() -> Environment:
     environment.filters.update(
         ms=figures.milliseconds,
         seconds=figures.seconds,
+        duration=figures.duration,
+        transfer=figures.transfer,
         megabytes=figures.megabytes,
         memory=figures.memory,
         magnitude=figures.magnitude,

@@ -1,0 +1,233 @@
+"""Plans of models on clusters: of a Program, of a class-wise split, of what PipeEdge's files describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgevit.errors import EdgevitError, closest
+from edgevit.planning.cluster import Cluster, read_cluster
+from edgevit.planning.modes import MODES, Mode, Work
+from edgevit.planning.pipeedge import BATCH, read_pipeedge
+from edgevit.planning.plan_document import Artefacts, document
+from edgevit.planning.plan_file import PlanFile
+from edgevit.planning.planner import make_plan
+from edgevit.planning.problem import OBJECTIVES, WIRE_BYTES, Ensemble, Objective
+from edgevit.planning.timings import problem_of, read_timings
+from edgevit.profiles.schema import Format
+
+if TYPE_CHECKING:
+    from edgevit.graph.program import Program
+    from edgevit.pruning.split import Manifest
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What may be said about a plan.
+
+    Attributes:
+        objective: what is to be low: "latency", "throughput" (seconds between answers) or "energy".
+        max_memory: bytes that no device may exceed.
+        top: how many plans are given, the best and its alternatives.
+        wires: precisions in which activations may be sent; "fp32" is as they are.
+        mode: the only mode that may be chosen; None for the best of all.
+        costs: table of measured times; see `edgevit.planning.timings`.
+    """
+
+    objective: Objective = "throughput"
+    max_memory: float = math.inf
+    top: int = 3
+    wires: tuple[str, ...] = ("fp32",)
+    mode: Mode | None = None
+    costs: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise EdgevitError(f"objective: {self.objective!r}; {closest(self.objective, OBJECTIVES)}")
+        if self.mode not in {None, *MODES}:
+            raise EdgevitError(f"mode: {self.mode!r}; {closest(str(self.mode), MODES)}")
+        if self.top < 1:
+            raise EdgevitError(f"top: {self.top}; at least one plan is needed")
+        for wire in self.wires:
+            if wire not in WIRE_BYTES:
+                raise EdgevitError(f"wire: {wire!r}; {closest(wire, WIRE_BYTES)}")
+
+    @property
+    def modes(self) -> Sequence[Mode]:
+        """The modes that may be chosen."""
+        return MODES if self.mode is None else (self.mode,)
+
+
+DEFAULT = PlanOptions()
+
+
+@dataclass(frozen=True)
+class _Drafted:
+    """Work on a cluster, ready to be planned.
+
+    Attributes:
+        work: itself.
+        model: its file or name.
+        of: format and precision that each device runs.
+        notes: what was not measured.
+        parts: names of an ensemble's parts.
+        items: images that travel together.
+    """
+
+    work: Work
+    model: str
+    of: dict[str, tuple[Format, str]]
+    notes: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    items: int = 1
+
+
+def plan(
+    source: str | Path,
+    *,
+    devices: str | Path | None = None,
+    local: int | None = None,
+    options: PlanOptions = DEFAULT,
+) -> PlanFile:
+    """Plan a model on a cluster.
+
+    Args:
+        source: a Program (.pt2), or a class-wise split: its folder, or the manifest.json in it.
+        devices: the cluster file; or
+        local: so many worker processes on this machine.
+        options: what may be said about it.
+
+    Raises:
+        EdgevitError: naming the file or the option that is wrong, or the constraint that forbids every plan.
+    """
+    if (devices is None) == (local is None):
+        raise EdgevitError("give either --devices CLUSTER.yaml or --local N")
+    path = Path(source)
+    if path.is_dir() or path.name == "manifest.json":
+        return _plan_split(path if path.is_dir() else path.parent, devices, local, options)
+    if path.suffix != ".pt2":
+        raise EdgevitError(f"{path} is neither a Program (.pt2) nor a split's folder or manifest.json")
+    from edgevit.graph.program import Program
+    from edgevit.planning.models import chain_of
+
+    program = Program.load(path)
+    cluster = _cluster(devices, local, program)
+    chain = chain_of(program, options.wires)
+    timings = None if options.costs is None else read_timings(options.costs, len(chain.segments))
+    problem, notes = problem_of(cluster, chain, timings, options.max_memory)
+    return _document(_Drafted(Work(problem), str(path), _formats(cluster), notes), options, cluster)
+
+
+def _cluster(devices: str | Path | None, local: int | None, program: Program) -> Cluster:
+    if devices is not None:
+        return read_cluster(devices)
+    from edgevit.planning.local import local_cluster
+
+    return local_cluster(program, local or 0)
+
+
+def _plan_split(
+    folder: Path, devices: str | Path | None, local: int | None, options: PlanOptions
+) -> PlanFile:
+    from edgevit.graph.program import Program
+    from edgevit.planning.models import chains_of_split
+    from edgevit.pruning.split import MANIFEST, Manifest
+
+    manifest = Manifest.read(folder / MANIFEST)
+    cluster = _cluster(devices, local, Program.load(folder / manifest.parts[0].file))
+    if cluster.pins:
+        raise cluster.refused(("roles", "pinned"), "parts of a split are in no order: they cannot be pinned")
+    if options.costs is not None:
+        raise EdgevitError("--costs is of the segments of a Program; a split is planned by macs_per_second")
+    whole, parts = chains_of_split(folder, manifest)
+    problem, notes = problem_of(cluster, whole, None, options.max_memory)
+    of_parts, _ = problem_of(cluster, parts, None, options.max_memory)
+    ensemble = Ensemble(
+        of_parts, tuple(float(part.bytes_sent) for part in manifest.parts), _fusion(cluster, manifest)
+    )
+    drafted = _Drafted(
+        Work(problem, ensemble),
+        str(folder / MANIFEST),
+        _formats(cluster),
+        (*notes, *_of_split(cluster, manifest)),
+        tuple(part.name for part in manifest.parts),
+    )
+    return _document(drafted, options, cluster)
+
+
+def _fusion(cluster: Cluster, manifest: Manifest) -> float:
+    """Seconds of making one answer, on the device that wants it; 0 where no device does."""
+    sink = next((machine for machine in cluster.machines if machine.name == cluster.sink), None)
+    speed = None if sink is None else sink.entry.macs_per_second
+    return 0.0 if speed is None else manifest.fusion.parameters / speed
+
+
+def _of_split(cluster: Cluster, manifest: Manifest) -> tuple[str, ...]:
+    """What people must know who compare an ensemble with the whole."""
+    accuracies = (
+        f"top-1 on images held out: the whole {manifest.whole.accuracy:.2f} %, all parts "
+        f"{manifest.fusion.accuracy:.2f} %, one device with the control in eight bits "
+        f"{manifest.control.accuracy:.2f} %"
+    )
+    if cluster.sink is not None:
+        return (accuracies,)
+    return (
+        accuracies,
+        "no device wants the answer: sending features and making one answer of them cost nothing",
+    )
+
+
+def plan_pipeedge(
+    folder: str | Path, *, model: str | None = None, batch: int = BATCH, options: PlanOptions = DEFAULT
+) -> PlanFile:
+    """Plan what PipeEdge's files describe; an item is a batch.
+
+    Args:
+        folder: with its three files.
+        model: one of several in them.
+        batch: images that travel together.
+        options: what may be said about it.
+
+    Raises:
+        EdgevitError: naming the file and the line of what is wrong, or the constraint that forbids all plans.
+    """
+    problem = read_pipeedge(folder, model, batch)
+    limited = tuple(
+        replace(host, memory_bytes=min(host.memory_bytes, options.max_memory)) for host in problem.hosts
+    )
+    of: dict[str, tuple[Format, str]] = {host.name: ("onnx", "fp32") for host in problem.hosts}
+    drafted = _Drafted(Work(replace(problem, hosts=limited)), model or str(folder), of, items=batch)
+    # Its cost model has no price for the input, which every replica would need.
+    modes = ("single", "pipeline") if options.mode is None else options.modes
+    return _document(drafted, options, None, modes)
+
+
+def _formats(cluster: Cluster) -> dict[str, tuple[Format, str]]:
+    return {machine.name: (machine.format, machine.entry.precision) for machine in cluster.machines}
+
+
+def _document(
+    drafted: _Drafted, options: PlanOptions, cluster: Cluster | None, modes: Sequence[Mode] | None = None
+) -> PlanFile:
+    try:
+        outcome = make_plan(drafted.work, options.objective, top=options.top, modes=modes or options.modes)
+    except EdgevitError as error:
+        if cluster is not None and cluster.pins and str(error).startswith("pinned: "):
+            raise cluster.refused(("roles", "pinned"), str(error).removeprefix("pinned: ")) from error
+        raise
+    notes = [*drafted.notes]
+    if any(task.received.precision != "fp32" for task in outcome.best.tasks):
+        notes.append("activations are narrowed on the wire: what that costs in accuracy was not measured")
+    ensemble = drafted.work.ensemble
+    return document(
+        outcome,
+        drafted.work.problem,
+        Artefacts(drafted.of, drafted.parts),
+        model=drafted.model,
+        items=drafted.items,
+        notes=notes,
+        fusion_seconds=0.0 if ensemble is None else ensemble.fusion_seconds,
+    )
