@@ -2,15 +2,18 @@
 
 Usage: python benchmarks/profiling.py [--models NAME,...] [--rounds N] [--write docs/profiling.md]
 
-Ten models of the zoo in ONNX Runtime, one thread, float32.
+Ten models of the zoo in ONNX Runtime, one thread, float32, each around one session.
 
-Overhead: in one process, around one session, rounds of the profiler's own loop, its lines of samples written
-to a file as they are, take turns with rounds of a bare loop, which takes the clock before and after
-`session.run` and does nothing else. The order changes from round to round; the figure is the profiler's median
-over the bare loop's.
+Overhead: rounds of the profiler's own loop, its lines of samples written to a file as they are, take turns with
+rounds of a bare loop, which takes the clock before and after `session.run` and does nothing else. The order
+changes from round to round; the figure is the profiler's median over the bare loop's.
 
-Operators: the sum of the table that `edgevit.profile` gives over the median of its timed runs, in a process of
-its own; the median of several profiles, with the lowest and the highest.
+Operators: the sum of the profiler's table over the bare loop's median; of several tables the median, with the
+lowest and the highest.
+
+The clock of both loops is the thread's processor time: on one thread it is wall time without what other programs
+on the machine do to it. The times of operators are ONNX Runtime's own, of the wall clock; the middle half of the
+runs of each is averaged, which leaves out those that were interrupted.
 """
 
 from __future__ import annotations
@@ -25,35 +28,36 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.tables import write_table  # noqa: E402
-from edgevit import profile  # noqa: E402
 from edgevit.export.formats import FORMATS, ExportChoices  # noqa: E402
 from edgevit.profiling.probe.main import time_runs  # noqa: E402
-from edgevit.profiling.probe.runtimes import open_onnxruntime  # noqa: E402
+from edgevit.profiling.probe.runtimes import Model, open_onnxruntime  # noqa: E402
 from edgevit.profiling.relative import machine  # noqa: E402
 from tests.conformance import program_of  # noqa: E402
 from tests.zoo import TIMM  # noqa: E402
 
 # More than half a second: the profiler writes a line that often.
 SECONDS = 0.6
+HEADER = ("model", "ms", "profiler over bare loop", "operators", "their sum, of the whole", "in all tables")
 
 
-def bare(run: Callable[[], Any], seconds: float) -> list[float]:
+def bare(run: Callable[[], Any]) -> list[float]:
     """Milliseconds of each run, and nothing else."""
     samples = []
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + SECONDS
     while time.perf_counter() < end:
-        before = time.perf_counter()
+        before = time.perf_counter_ns()
         run()
-        samples.append((time.perf_counter() - before) * 1e3)
+        samples.append((time.perf_counter_ns() - before) / 1e6)
     return samples
 
 
-def profiled(run: Callable[[], Any], seconds: float, lines: Any) -> list[float]:
+def profiled(run: Callable[[], Any], lines: Any) -> list[float]:
     """The same in the probe's loop."""
     samples: list[float] = []
 
@@ -62,41 +66,43 @@ def profiled(run: Callable[[], Any], seconds: float, lines: Any) -> list[float]:
         lines.flush()
         samples.extend(chunk)
 
-    time_runs(run, 1, seconds, sys.maxsize, say=say)
+    time_runs(run, 1, SECONDS, sys.maxsize, say=say)
     return samples
 
 
-def overhead(path: Path, rounds: int) -> float:
-    """The profiler's median over the bare loop's."""
-    model = open_onnxruntime({"artefact": str(path), "delegate": None}, 1)
-    bare(model.run, SECONDS)
+def loops(model: Model, rounds: int) -> tuple[float, float]:
+    """Medians of the bare loop and of the profiler's."""
     found: dict[str, list[float]] = {"bare": [], "profiled": []}
-    with tempfile.TemporaryFile("w") as lines:
+    with (
+        tempfile.TemporaryFile("w") as lines,
+        mock.patch.object(time, "perf_counter_ns", time.thread_time_ns),
+    ):
+        bare(model.run)
         for number in range(rounds):
-            order = ("bare", "profiled") if number % 2 else ("profiled", "bare")
-            for which in order:
-                samples = (
-                    bare(model.run, SECONDS) if which == "bare" else profiled(model.run, SECONDS, lines)
-                )
-                found[which] += samples
-    return statistics.median(found["profiled"]) / statistics.median(found["bare"])
+            for which in ("bare", "profiled") if number % 2 else ("profiled", "bare"):
+                found[which] += bare(model.run) if which == "bare" else profiled(model.run, lines)
+    return statistics.median(found["bare"]), statistics.median(found["profiled"])
 
 
-def row(name: str, rounds: int, profiles: int) -> str:
+def row(name: str, rounds: int, tables: int) -> str:
     """One model's figures."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FORMATS["onnx"].file
         FORMATS["onnx"].export(program_of(name), path, ExportChoices())
-        found = [profile(path, threads=1) for _ in range(profiles)]
-        extra = overhead(path, rounds)
-    shares = sorted(100 * (item.operators_share or 0) for item in found)
-    middle = sorted(found, key=lambda item: item.typical_ms)[len(found) // 2]
-    operators = middle.operators
-    assert operators is not None
-    return (
-        f"| {name} | {middle.typical_ms:.2f} | {100 * (extra - 1):+.1f} % | {len(operators.operators)} "
-        f"| {statistics.median(shares):.0f} % | {shares[0]:.0f} to {shares[-1]:.0f} % | {operators.cost_us:.1f} |"
+        model = open_onnxruntime({"artefact": str(path), "delegate": None}, 1)
+        whole, in_profiler = loops(model, rounds)
+        found = [model.operators()["operators"] for _ in range(tables)]
+    shares = sorted(sum(microseconds for *_, microseconds in table) / 10 / whole for table in found)
+    extra = 100 * (in_profiler / whole - 1)
+    cells = (
+        name,
+        f"{whole:.2f}",
+        f"{extra:+.1f} %",
+        f"{len(found[0])}",
+        f"{statistics.median(shares):.0f} %",
+        f"{shares[0]:.0f} to {shares[-1]:.0f} %",
     )
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -104,28 +110,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(TIMM))
     parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--profiles", type=int, default=3)
+    parser.add_argument("--tables", type=int, default=5)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows = [
-        "| model | p50 ms | profiler's loop over a bare one | operators | their sum, of the whole | in all profiles | profiler, µs each |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
     for name in options.models.split(","):
-        rows.append(row(name, options.rounds, options.profiles))
+        rows.append(row(name, options.rounds, options.tables))
         print(rows[-1], flush=True)
     if options.write:
-        on = machine()
-        note = f"{on['machine']}, {on['cores']} cores, Python {on['python']}, {middle_runtime()}; one thread."
-        write_table(options.write, "profiling.py", "\n".join([*rows, "", note]))
+        write_table(options.write, "profiling.py", "\n".join([*rows, "", measured_on()]))
 
 
-def middle_runtime() -> str:
-    """The runtime that was measured."""
+def measured_on() -> str:
+    """The machine and the runtime."""
     import onnxruntime
 
-    return f"ONNX Runtime {onnxruntime.__version__}"
+    on = machine()
+    return f"{on['machine']}, {on['cores']} cores, ONNX Runtime {onnxruntime.__version__}, one thread."
 
 
 if __name__ == "__main__":

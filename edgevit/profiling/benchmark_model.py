@@ -16,7 +16,7 @@ from edgevit.profiling.latency import Statistics
 from edgevit.profiling.measurements import OperatorTable, OperatorTime
 
 _NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
-_RUNS = re.compile(rf"\bcount={_NUMBER} (.*)")
+_RUNS = re.compile(rf"\bcount={_NUMBER} (\w+=.*)")
 _FIGURE = re.compile(rf"(\w+)={_NUMBER}")
 _TIMINGS = re.compile(
     rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER}, Warmup \(avg\): {_NUMBER}"

@@ -10,8 +10,6 @@ from typing import Any, Callable  # noqa: UP035 - devices in the field run older
 
 # The first runs of a session allocate and pack; so many runs, or so many seconds, of those after them.
 _WARM_UP, _RUNS, _SECONDS = 5, 30, 3.0
-# What a scheduler or an interrupt did to a run is not the operator's.
-_SLOWEST_DROPPED = 0.1
 
 # They give their input another shape, and move nothing: all that their times show is the profiler's cost.
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
@@ -53,17 +51,23 @@ def node_times(events: list[dict[str, Any]]) -> dict[str, Any]:
         name = name + "\0" + str(event["args"].get("node_index", ""))
         durations.setdefault(name, []).append(float(event["dur"]))
         kinds[name] = (event["args"].get("op_name", "?"), event["args"].get("provider", "?"))
-    means = {name: _trimmed_mean(values) for name, values in durations.items()}
+    means = {name: middle_mean(values) for name, values in durations.items()}
     views = sorted(value for name, value in means.items() if kinds[name][0] in _VIEWS)
     cost = views[len(views) // 2] if len(views) >= _FEWEST_VIEWS else 0.0
     rows = [[name.partition("\0")[0], *kinds[name], max(0.0, value - cost)] for name, value in means.items()]
     return {"operators": rows, "cost_us": cost}
 
 
-def _trimmed_mean(values: list[float]) -> float:
-    # A run that was cut short by the clock may leave fewer than the warm-up.
+def middle_mean(values: list[float]) -> float:
+    """Mean of the middle half after the warm-up.
+
+    Times are whole microseconds, for which a median is too coarse; what a scheduler did to some of the runs
+    is not the operator's, and would be in a mean of all.
+    """
+    # Slow runs may have been stopped before the warm-up was over.
     kept = sorted(values[_WARM_UP:] or values[-1:])
-    kept = kept[: max(1, round(len(kept) * (1 - _SLOWEST_DROPPED)))]
+    quarter = len(kept) // 4
+    kept = kept[quarter : len(kept) - quarter]
     return sum(kept) / len(kept)
 
 
