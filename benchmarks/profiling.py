@@ -4,16 +4,17 @@ Usage: python benchmarks/profiling.py [--models NAME,...] [--rounds N] [--write 
 
 Ten models of the zoo in ONNX Runtime, one thread, float32, each around one session.
 
-Overhead: rounds of the profiler's own loop, its lines of samples written to a file as they are, take turns with
-rounds of a bare loop, which takes the clock before and after `session.run` and does nothing else. The order
-changes from round to round; the figure is the profiler's median over the bare loop's.
+Overhead: short rounds of the profiler's own loop, its lines of samples written to a file as they are and more
+often, take turns with rounds of a bare loop, which takes the clock before and after `session.run` and does
+nothing else. The order changes from round to round. The figure is the ratio of a round's two medians, the
+median over all rounds.
 
-Operators: the sum of the profiler's table over the bare loop's median; of several tables the median, with the
-lowest and the highest.
+Operators: the sum of the profiler's table over the median of bare loops right before and after it; of several
+tables the median, with the lowest and the highest.
 
-The clock of both loops is the thread's processor time: on one thread it is wall time without what other programs
-on the machine do to it. The times of operators are ONNX Runtime's own, of the wall clock; the middle half of the
-runs of each is averaged, which leaves out those that were interrupted.
+The clock of both loops is the thread's processor time: on one thread it is wall time without what other
+programs on the machine do to it. The times of operators are ONNX Runtime's own, of the wall clock; the middle
+half of the runs of each is averaged, which leaves out those that were interrupted.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ from edgevit.profiling.relative import machine  # noqa: E402
 from tests.conformance import program_of  # noqa: E402
 from tests.zoo import TIMM  # noqa: E402
 
-# More than half a second: the profiler writes a line that often.
-SECONDS = 0.6
+# Of a round: many short ones, since other work on the machine comes and goes. The profiler writes a line in each;
+# on its own it writes one in half a second.
+SECONDS = 0.1
+# Of the loops around a table.
+AROUND = 5
 HEADER = ("model", "ms", "profiler over bare loop", "operators", "their sum, of the whole", "in all tables")
 
 
@@ -71,17 +75,32 @@ def profiled(run: Callable[[], Any], lines: Any) -> list[float]:
 
 
 def loops(model: Model, rounds: int) -> tuple[float, float]:
-    """Medians of the bare loop and of the profiler's."""
-    found: dict[str, list[float]] = {"bare": [], "profiled": []}
+    """The bare loop's median, and the profiler's over it."""
+    found: list[tuple[float, float]] = []
     with (
         tempfile.TemporaryFile("w") as lines,
         mock.patch.object(time, "perf_counter_ns", time.thread_time_ns),
     ):
         bare(model.run)
         for number in range(rounds):
-            for which in ("bare", "profiled") if number % 2 else ("profiled", "bare"):
-                found[which] += bare(model.run) if which == "bare" else profiled(model.run, lines)
-    return statistics.median(found["bare"]), statistics.median(found["profiled"])
+            # What runs second may find another clock or another neighbour: each is it as often.
+            if number % 2:
+                alone, inside = bare(model.run), profiled(model.run, lines)
+            else:
+                inside, alone = profiled(model.run, lines), bare(model.run)
+            found.append((statistics.median(alone), statistics.median(inside)))
+    whole = statistics.median(alone for alone, _ in found)
+    return whole, statistics.median(inside / alone for alone, inside in found)
+
+
+def share(model: Model) -> tuple[int, float]:
+    """Operators in a table, and their sum over a whole run."""
+    with mock.patch.object(time, "perf_counter_ns", time.thread_time_ns):
+        around = [ms for _ in range(AROUND) for ms in bare(model.run)]
+    table = model.operators()["operators"]
+    with mock.patch.object(time, "perf_counter_ns", time.thread_time_ns):
+        around += [ms for _ in range(AROUND) for ms in bare(model.run)]
+    return len(table), sum(microseconds for *_, microseconds in table) / 1e3 / statistics.median(around)
 
 
 def row(name: str, rounds: int, tables: int) -> str:
@@ -90,15 +109,14 @@ def row(name: str, rounds: int, tables: int) -> str:
         path = Path(folder) / FORMATS["onnx"].file
         FORMATS["onnx"].export(program_of(name), path, ExportChoices())
         model = open_onnxruntime({"artefact": str(path), "delegate": None}, 1)
-        whole, in_profiler = loops(model, rounds)
-        found = [model.operators()["operators"] for _ in range(tables)]
-    shares = sorted(sum(microseconds for *_, microseconds in table) / 10 / whole for table in found)
-    extra = 100 * (in_profiler / whole - 1)
+        whole, ratio = loops(model, rounds)
+        found = [share(model) for _ in range(tables)]
+    shares = sorted(100 * part for _, part in found)
     cells = (
         name,
         f"{whole:.2f}",
-        f"{extra:+.1f} %",
-        f"{len(found[0])}",
+        f"{100 * (ratio - 1):+.1f} %",
+        f"{found[0][0]}",
         f"{statistics.median(shares):.0f} %",
         f"{shares[0]:.0f} to {shares[-1]:.0f} %",
     )
@@ -109,8 +127,8 @@ def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(TIMM))
-    parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--tables", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--tables", type=int, default=7)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
