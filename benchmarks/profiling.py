@@ -42,8 +42,8 @@ from edgevit.profiling.relative import machine  # noqa: E402
 from tests.conformance import program_of  # noqa: E402
 from tests.zoo import TIMM  # noqa: E402
 
-# Of a round: many short ones, since other work on the machine comes and goes. The profiler writes a line in each;
-# on its own it writes one in half a second.
+# Of a round: many short ones, since other work on the machine comes and goes. The profiler writes a line in
+# each; on its own it writes one in half a second.
 SECONDS = 0.1
 # Of the loops around a table.
 AROUND = 5
