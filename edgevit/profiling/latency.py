@@ -217,6 +217,12 @@ class UnfinishedProfileError(EdgevitError):
             self.exit_code = 130
 
 
+class InterruptedProfileError(EdgevitError):
+    """A measurement was interrupted before there was anything to report."""
+
+    exit_code = 130
+
+
 def histogram(samples: Sequence[float], bins: int = 40) -> list[tuple[float, float, int]]:
     """(from, to, count) of equal bins up to the 99th percentile, the rest in the last one.
 

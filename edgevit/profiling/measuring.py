@@ -13,7 +13,7 @@ from edgevit.export.artefacts import check_artefact
 from edgevit.export.onnx.check import check_file
 from edgevit.profiling.adb import adb_profile
 from edgevit.profiling.addresses import Address, Remote, address_of
-from edgevit.profiling.latency import LatencyProfile, UnfinishedProfileError
+from edgevit.profiling.latency import InterruptedProfileError, LatencyProfile, UnfinishedProfileError
 from edgevit.profiling.local import check_profilable, check_runtime, local_run
 from edgevit.profiling.onnx_files import data_files, input_shape
 from edgevit.profiling.readings import Readings
@@ -23,7 +23,7 @@ from edgevit.progress import working
 
 # A run shorter than this in total is decided by one scheduling hiccup; a longer one tires the user.
 _SECONDS = 3.0
-_WARM_UP_RUNS, _WARM_UP_SECONDS = 3, 0.5
+_WARM_UP = {"warm_up_runs": 3, "warm_up_seconds": 0.5}
 _MOST_RUNS = 20_000
 _INTERRUPTED = "interrupted"
 
@@ -64,16 +64,13 @@ def profile(
         EdgevitError: when the artefact, the device or an option cannot be used, or the run fails.
         MissingDependencyError: when the runtime is not installed here, or on the device.
         UnfinishedProfileError: when it ends early, with what was measured until then.
+        InterruptedProfileError: when it is interrupted before anything was.
     """
     remote = remote or Remote()
     address = address_of(device)
     _check_numbers(threads, runs, seconds, sustained)
-    path = check_artefact(artefact)
-    extras.require(check_profilable(path.name), f"profiling {path}")
+    path = _checked(artefact)
     runtime = check_runtime(path, runtime)
-    if path.suffix == ".onnx":
-        # The probe imports nothing of edgevit and opens whatever it is given.
-        check_file(path)
     options = {
         "artefact": str(path.resolve()) if address is None else path.name,
         "runtime": runtime,
@@ -81,8 +78,7 @@ def profile(
         "input_shape": input_shape(path) if runtime == "opencv" else None,
         "threads": threads,
         "cpus": None if cpus is None else list(cpus),
-        "warm_up_runs": _WARM_UP_RUNS,
-        "warm_up_seconds": _WARM_UP_SECONDS,
+        **_WARM_UP,
         "runs": runs,
         "seconds": seconds,
         "most_runs": max(runs, _MOST_RUNS),
@@ -91,8 +87,17 @@ def profile(
     }
     with working(f"profiling {path.name} on {device}"):
         if address is not None and address.scheme == "adb":
-            return adb_profile(path, address, remote, options)
+            return _timed_by_adb(path, address, remote, options)
         return _probed(path, device, address, remote, options)
+
+
+def _checked(artefact: str | Path) -> Path:
+    path = check_artefact(artefact)
+    extras.require(check_profilable(path.name), f"profiling {path}")
+    if path.suffix == ".onnx":
+        # The probe imports nothing of edgevit and opens whatever it is given.
+        check_file(path)
+    return path
 
 
 def _check_numbers(threads: int | None, runs: int, seconds: float, sustained: float) -> None:
@@ -118,6 +123,8 @@ def _probed(
     if address is not None and readings.problem is not None:
         raise explain_problem(address, remote, readings.problem)
     where = str(path) if address is None else f"{path} on {device}"
+    if not readings.runs and reason == _INTERRUPTED:
+        raise _nothing_yet(where)
     if not readings.runs:
         raise EdgevitError(f"{where} could not be profiled: {reason}")
     raise UnfinishedProfileError(
@@ -125,6 +132,18 @@ def _probed(
         readings.profile(path, device, partial=reason),
         interrupted=reason == _INTERRUPTED,
     )
+
+
+def _timed_by_adb(path: Path, address: Address, remote: Remote, options: dict[str, Any]) -> LatencyProfile:
+    try:
+        return adb_profile(path, address, remote, options)
+    except KeyboardInterrupt:
+        # It tells its figures at its end.
+        raise _nothing_yet(f"{path} on {address}") from None
+
+
+def _nothing_yet(where: str) -> InterruptedProfileError:
+    return InterruptedProfileError(f"{where}: interrupted before anything was timed; there is no report")
 
 
 def _run(

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -19,6 +23,8 @@ from hypothesis import strategies as st
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
 from edgevit.profiling.benchmark_model import read_operators, read_timings
+
+EDGEVIT = [sys.executable, "-c", "from edgevit.cli import main; main()"]
 
 # As version 2.14 prints on a phone's CPU, with a delegate that takes everything.
 NEWER = """\
@@ -240,6 +246,24 @@ def test_what_cannot_be_done_is_one_sentence(phone, tiny_tflite, tmp_path, capsy
     printed = capsys.readouterr().err
     assert sentence in printed
     assert printed.count("\n") == 1
+
+
+def test_an_interrupt_leaves_the_device_clean(phone, tiny_tflite, tmp_path):
+    given = [*tool(tmp_path, NEWER, body=f"touch {tmp_path}/running; sleep 5"), "--device", "adb://phone-1"]
+    process = subprocess.Popen(
+        [*EDGEVIT, "profile", str(tiny_tflite), *given, "--remote-folder", str(phone)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "running").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("interrupted before anything was timed; there is no report\n")
+    assert [*phone.iterdir()] == []
 
 
 def test_only_tflite_runs_there(phone, tiny_onnx, tmp_path, capsys):
