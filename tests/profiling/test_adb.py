@@ -168,16 +168,6 @@ def phone(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture(scope="module")
-def tiny_tflite(tiny_program, tmp_path_factory):
-    pytest.importorskip("litert_torch")
-    from edgevit.export.tflite import to_tflite
-
-    path = tmp_path_factory.mktemp("tiny-tflite") / "model.tflite"
-    to_tflite(tiny_program, path)
-    return path
-
-
 def tool(tmp_path, printed, status=0, body=""):
     """A stand-in for benchmark_model."""
     (tmp_path / "printed").write_text(printed)

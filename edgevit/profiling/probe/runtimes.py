@@ -9,6 +9,7 @@ from .operators import onnx_operators, opencv_operators
 
 # LiteRT's name for what a delegate took.
 _DELEGATE_NODE = "DELEGATE"
+_BUILT_IN = "built-in kernels"
 
 _NO_OPERATOR_TIMES = (
     "LiteRT's Python interpreter does not time operators; its benchmark_model does, on a device of adb"
@@ -106,14 +107,14 @@ def open_litert(options: dict[str, Any], threads: int) -> Model:
     (details,) = interpreter.get_input_details()
     shape = [int(size) for size in details["shape"]]
     interpreter.set_tensor(details["index"], _noise(shape).astype(details["dtype"]))
-    placed = _placed(interpreter._get_ops_details(), asked)  # noqa: SLF001 - it has no public name
-    requested = {"xnnpack": "XNNPACK", "none": "built-in kernels"}.get(asked, asked)
+    requested = {"xnnpack": "XNNPACK", "none": _BUILT_IN}.get(asked, asked)
+    nodes = interpreter._get_ops_details()  # noqa: SLF001 - it has no public name
     facts = {
         "runtime": name + " " + importlib.metadata.version(name),
         "requested": requested,
         "delegate": requested,
         "input_shape": shape,
-        "placed": placed,
+        "placed": placed_by(nodes, requested),
     }
     return Model(interpreter.invoke, facts, lambda: {"reason": _NO_OPERATOR_TIMES})
 
@@ -128,32 +129,36 @@ def _delegate(litert: Any, library: str) -> Any:
         ) from error
 
 
-def _placed(nodes: list[dict[str, Any]], asked: str) -> dict[str, dict[str, int]]:
+def placed_by(nodes: list[dict[str, Any]], delegate: str) -> dict[str, dict[str, int]]:
     """Operators by kind, under what runs them.
 
     A delegate's node stands behind the operators that it replaced, which are still listed: those between
     its inputs and its outputs.
     """
-    maker = {
-        int(value): node for node in nodes for value in node["outputs"] if node["op_name"] != _DELEGATE_NODE
-    }
-    taken: dict[int, dict[str, Any]] = {}
+    own = [node for node in nodes if node["op_name"] != _DELEGATE_NODE]
+    makers = {int(value): node for node in own for value in node["outputs"]}
+    taken: set[int] = set()
     for node in nodes:
         if node["op_name"] == _DELEGATE_NODE:
-            given, wanted = {*map(int, node["inputs"])}, [*map(int, node["outputs"])]
-            while wanted:
-                value = wanted.pop()
-                source = maker.get(value)
-                if source is not None and value not in given and source["index"] not in taken:
-                    taken[source["index"]] = source
-                    wanted += [int(each) for each in source["inputs"]]
-    name = "XNNPACK" if asked == "xnnpack" else asked
+            taken |= _between(node, makers)
     placed: dict[str, dict[str, int]] = {}
-    for node in nodes:
-        if node["op_name"] != _DELEGATE_NODE:
-            kinds = placed.setdefault(name if node["index"] in taken else "built-in kernels", {})
-            kinds[node["op_name"]] = kinds.get(node["op_name"], 0) + 1
+    for node in own:
+        kinds = placed.setdefault(delegate if node["index"] in taken else _BUILT_IN, {})
+        kinds[node["op_name"]] = kinds.get(node["op_name"], 0) + 1
     return placed
+
+
+def _between(delegate: dict[str, Any], makers: dict[int, dict[str, Any]]) -> set[int]:
+    """Operators that lead from a delegate's inputs to its outputs."""
+    given, wanted = {*map(int, delegate["inputs"])}, [*map(int, delegate["outputs"])]
+    found: set[int] = set()
+    while wanted:
+        value = wanted.pop()
+        maker = makers.get(value)
+        if maker is not None and value not in given and maker["index"] not in found:
+            found.add(maker["index"])
+            wanted += [int(each) for each in maker["inputs"]]
+    return found
 
 
 def open_opencv(options: dict[str, Any], threads: int) -> Model:
