@@ -4,17 +4,16 @@ Usage: python benchmarks/profiling.py [--models NAME,...] [--rounds N] [--write 
 
 Ten models of the zoo in ONNX Runtime, one thread, float32, each around one session.
 
-Overhead: short rounds of the profiler's own loop, its lines of samples written to a file as they are and more
-often, take turns with rounds of a bare loop, which takes the clock before and after `session.run` and does
-nothing else. The order changes from round to round. The figure is the ratio of a round's two medians, the
-median over all rounds.
+Overhead: short rounds of the profiler's own loop, its lines of samples written to a file as they are and
+more often, take turns with rounds of a bare loop, which takes the clock before and after `session.run` and
+does nothing else. The order changes from round to round. The figure is the ratio of a round's two medians,
+the median over all rounds.
 
-Operators: the sum of the profiler's table over the median of bare loops right before and after it; of several
-tables the median, with the lowest and the highest.
+Operators: the sum of the profiler's table over the whole that it is compared with, a run without the
+profiler, timed in turns with those that are profiled; of several tables the median, the lowest, the highest.
 
-The clock of both loops is the thread's processor time: on one thread it is wall time without what other
-programs on the machine do to it. The times of operators are ONNX Runtime's own, of the wall clock; the middle
-half of the runs of each is averaged, which leaves out those that were interrupted.
+The clock of whole runs is the thread's processor time: on one thread it is wall time without what other
+programs on the machine do to it. The times of operators are ONNX Runtime's own, of the wall clock.
 """
 
 from __future__ import annotations
@@ -45,8 +44,6 @@ from tests.zoo import TIMM  # noqa: E402
 # Of a round: many short ones, since other work on the machine comes and goes. The profiler writes a line in
 # each; on its own it writes one in half a second.
 SECONDS = 0.1
-# Of the loops around a table.
-AROUND = 5
 HEADER = ("model", "ms", "profiler over bare loop", "operators", "their sum, of the whole", "in all tables")
 
 
@@ -96,11 +93,9 @@ def loops(model: Model, rounds: int) -> tuple[float, float]:
 def share(model: Model) -> tuple[int, float]:
     """Operators in a table, and their sum over a whole run."""
     with mock.patch.object(time, "perf_counter_ns", time.thread_time_ns):
-        around = [ms for _ in range(AROUND) for ms in bare(model.run)]
-    table = model.operators()["operators"]
-    with mock.patch.object(time, "perf_counter_ns", time.thread_time_ns):
-        around += [ms for _ in range(AROUND) for ms in bare(model.run)]
-    return len(table), sum(microseconds for *_, microseconds in table) / 1e3 / statistics.median(around)
+        table = model.operators()
+    total = sum(microseconds for *_, microseconds in table["operators"])
+    return len(table["operators"]), total / table["whole_us"]
 
 
 def row(name: str, rounds: int, tables: int) -> str:

@@ -144,7 +144,9 @@ class LatencyProfile:
     @property
     def operators_share(self) -> float | None:
         """The sum of the operators' times over that of a whole run, 1 when they account for it."""
-        return None if self.operators is None else self.operators.total_ms / self.typical_ms
+        if self.operators is None:
+            return None
+        return self.operators.total_ms / (self.operators.whole_ms or self.typical_ms)
 
     def summary(self) -> dict[str, object]:
         """Everything, with the derived figures, as plain JSON values."""
@@ -191,6 +193,7 @@ class LatencyProfile:
         if self.operators is not None:
             found["operators"] = {
                 "total_ms": self.operators.total_ms,
+                "whole_ms": self.operators.whole_ms or self.typical_ms,
                 "share_of_whole": self.operators_share,
                 "profiler_us_each": self.operators.cost_us,
                 "by_kind": [list(row) for row in self.operators.by_kind()],

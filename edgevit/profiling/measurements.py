@@ -117,10 +117,12 @@ class OperatorTable:
     Attributes:
         operators: in the order they ran.
         cost_us: microseconds that the profiler itself added to each, taken out again.
+        whole_ms: a run without the profiler, in turns with those that were profiled; None where none was.
     """
 
     operators: tuple[OperatorTime, ...]
     cost_us: float
+    whole_ms: float | None = None
 
     @property
     def total_ms(self) -> float:

@@ -132,7 +132,8 @@ class Readings:
             OperatorTime(name, kind, unit, microseconds / 1e3, block)
             for (name, kind, unit, microseconds), block in zip(rows, blocks, strict=True)
         ]
-        return OperatorTable(tuple(times), self._operators["cost_us"])
+        whole = self._operators["whole_us"]
+        return OperatorTable(tuple(times), self._operators["cost_us"], None if whole is None else whole / 1e3)
 
 
 def _conditions(said: dict[str, Any] | None) -> Conditions | None:

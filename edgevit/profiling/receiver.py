@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 _CHUNK = 1 << 16
@@ -29,13 +30,13 @@ def main() -> int:
     wanted = json.loads(sys.stdin.buffer.readline().decode())
     lacking = [names[0] for names in wanted["needs"] if not any(map(importlib.util.find_spec, names))]
     if lacking:
-        managed = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")  # noqa: PTH118
+        managed = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
         return say(
             "lacking",
             modules=lacking,
             python=platform.python_version(),
             machine=platform.machine(),
-            managed=sys.prefix == sys.base_prefix and os.path.exists(managed),  # noqa: PTH110
+            managed=sys.prefix == sys.base_prefix and managed.exists(),
         )
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(_FAILED))
@@ -44,7 +45,7 @@ def main() -> int:
     try:
         folder = tempfile.mkdtemp(prefix="edgevit-", dir=parent)
         for name, size in wanted["files"]:
-            receive(os.path.join(folder, name), size)  # noqa: PTH118
+            receive(Path(folder) / name, size)
         return run(folder, wanted)
     except OSError as error:
         return say(
@@ -55,10 +56,10 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def receive(path: str, size: int) -> None:
+def receive(path: Path, size: int) -> None:
     """Write so many of the bytes that come next."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-    with open(path, "wb") as file:  # noqa: PTH123
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
         while size:
             chunk = sys.stdin.buffer.read(min(size, _CHUNK))
             if not chunk:

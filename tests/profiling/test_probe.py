@@ -16,6 +16,7 @@ from edgevit.profiling import probe, receiver
 from edgevit.profiling.packed import NAME, packed_probe
 from edgevit.profiling.probe.conditions import Counter, Energy, battery_watts, conditions
 from edgevit.profiling.probe.operators import node_times
+from edgevit.profiling.probe.views import chain_of_views
 
 SOURCES = [*sorted(Path(probe.__file__).parent.glob("*.py")), Path(receiver.__file__)]
 
@@ -189,3 +190,18 @@ def test_without_nodes_to_tell_nothing_is_taken_out():
 def test_runs_that_something_else_slowed_do_not_count():
     times = [node("conv", "Conv", 30)] * 34 + [node("conv", "Conv", 9000)]
     assert node_times(times)["operators"][0][3] == 30
+
+
+@pytest.mark.parametrize("length", [1, 2, 200])
+def test_the_chain_of_views_is_a_sound_model(length):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_model_from_string(chain_of_views(length))
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Reshape"] * length
+
+
+def test_what_a_view_takes_by_itself_is_left_to_it():
+    once = [node("conv", "Conv", 30), *(node(f"view{index}", "Reshape", 6) for index in range(3))]
+    found = node_times(once * 20, view_us=0.5)
+    assert found["cost_us"] == 5.5
+    assert [row[3] for row in found["operators"]] == [24.5, 0.5, 0.5, 0.5]

@@ -150,6 +150,13 @@ def test_operators_are_timed_by_kind_and_by_block(measured):
         assert sum(ms for *_, ms in totals) == pytest.approx(table.total_ms)
 
 
+def test_the_sum_of_operators_is_compared_with_runs_of_the_same_minute(measured):
+    table = measured.operators
+    assert table.whole_ms > 0
+    assert measured.operators_share == table.total_ms / table.whole_ms
+    assert measured.summary()["operators"]["whole_ms"] == table.whole_ms
+
+
 def test_a_provider_that_takes_nothing_is_not_what_ran_it(tiny_onnx):
     onnxruntime = pytest.importorskip("onnxruntime")
     if "AzureExecutionProvider" not in onnxruntime.get_available_providers():

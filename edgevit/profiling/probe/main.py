@@ -9,7 +9,7 @@ import time
 from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
 
 from .conditions import Energy, conditions, machine, peak_memory_mb
-from .runtimes import RUNTIMES, Refusal
+from .runtimes import RUNTIMES, RefusedError
 
 Emit = Callable[..., None]
 Runner = Callable[[], Any]
@@ -26,7 +26,7 @@ def main() -> int:
         measure(options, emit)
     # A runtime's errors share no base class; the last line of what they say is the reason.
     except Exception as error:  # noqa: BLE001
-        words = str(error) if isinstance(error, Refusal) else "%s: %s" % (type(error).__name__, error)  # noqa: UP031
+        words = str(error) if isinstance(error, RefusedError) else f"{type(error).__name__}: {error}"
         emit("refused", reason=(words.strip().splitlines() or [type(error).__name__])[-1])
         return 1
     emit("end")
@@ -142,9 +142,9 @@ def _affinity() -> list[int] | None:
 
 def _pin(cpus: list[int]) -> None:
     if not hasattr(os, "sched_setaffinity"):
-        raise Refusal("--cpus: this system cannot bind a process to cores")
+        raise RefusedError("--cpus: this system cannot bind a process to cores")
     there = sorted(os.sched_getaffinity(0))
     absent = [cpu for cpu in cpus if cpu not in there]
     if absent:
-        raise Refusal(f"--cpus: the device lets this process run on {there}, and not on {absent}")
+        raise RefusedError(f"--cpus: the device lets this process run on {there}, and not on {absent}")
     os.sched_setaffinity(0, cpus)
