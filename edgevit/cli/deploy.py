@@ -60,7 +60,7 @@ def command(
 
 def print_deployment(result: Deployment) -> None:
     """Size, accuracy, parity and latency of each artefact, the report, and what to run next."""
-    from edgevit.cli.profile import print_profile
+    from edgevit.cli.profiled import print_profile
 
     program = result.folder / "program.pt2"
     click.echo(

@@ -1,73 +1,42 @@
-"""Profile an artefact on the machine at hand, in a process of its own."""
+"""The probe on the machine at hand, in a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgevit import extras
 from edgevit.errors import EdgevitError, closest
-from edgevit.export.artefacts import check_artefact
-from edgevit.export.onnx.check import check_file
-from edgevit.profiling import probe
-from edgevit.profiling.latency import LatencyProfile
-from edgevit.progress import working
+from edgevit.profiling.packed import NAME, packed_probe
+from edgevit.profiling.running import Run, ending, send, started
 
-# A run shorter than this in total is decided by one scheduling hiccup; a longer one tires the user.
-_SECONDS = 3.0
-_WARM_UP_SECONDS = 0.5
-_MOST_RUNS = 20_000
-# Extra that brings the runtime, by what the probe can open.
-_RUNTIMES = {".onnx": "onnx", ".tflite": "tflite"}
+# What runs a kind of file, the default first.
+RUNTIMES = {".onnx": ("onnxruntime", "opencv"), ".tflite": ("litert",)}
+
+# Extra that brings what edgevit itself needs to read a file; its runtime as well.
+_EXTRAS = {".onnx": "onnx", ".tflite": "tflite"}
 
 
-def profile(
-    artefact: str | Path,
-    *,
-    device: str = "local",
-    threads: int | None = None,
-    runs: int = 50,
-    seconds: float = _SECONDS,
-) -> LatencyProfile:
-    """Time an artefact: cold load, first inference, warm-up, then at least `runs` runs and `seconds`.
+@contextlib.contextmanager
+def local_run(options: Mapping[str, Any]) -> Iterator[Run]:
+    """The probe in a fresh process that holds nothing but a runtime."""
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / NAME
+        probe.write_bytes(packed_probe())
+        command = [sys.executable, str(probe)]
+        with started(command, stop=subprocess.Popen.terminate, explain=_explain, tmp=folder) as run:
+            send(run.process, json.dumps(options).encode() + b"\n")
+            yield run
 
-    It runs in a fresh process that holds nothing but its runtime.
 
-    Args:
-        artefact: the exported file; a dynamic batch is run with one image.
-        device: ``"local"``, this machine.
-        threads: threads of the runtime; None uses every core this process may.
-        runs: the fewest timed runs.
-        seconds: the least time spent on timed runs.
-
-    Raises:
-        EdgevitError: when the artefact, the device or an option cannot be used, or the run fails.
-        MissingDependencyError: when the runtime is not installed.
-    """
-    if device != "local":
-        raise EdgevitError(f"--device: {device!r} cannot be profiled; {closest(device, ['local'])}")
-    threads = usable_cores() if threads is None else threads
-    if threads < 1 or runs < 1 or seconds < 0:
-        raise EdgevitError(
-            f"--threads {threads}, --runs {runs}, --seconds {seconds:g}: "
-            "threads and runs start at 1, seconds at 0"
-        )
-    path = check_artefact(artefact)
-    extras.require(check_profilable(path.name), f"profiling {path}")
-    if path.suffix == ".onnx":
-        # The probe imports nothing of edgevit and opens whatever it is given.
-        check_file(path)
-    with working(f"profiling {path.name} with {threads} threads"):
-        facts = _run_probe(path, threads, runs, seconds)
-    facts["input_shape"] = tuple(facts["input_shape"])
-    for key in ("warm_up_ms", "samples_ms"):
-        facts[key] = tuple(facts[key])
-    return LatencyProfile(artefact=str(artefact), device=device, **facts)
+def _explain(status: int, complaints: str) -> str:
+    return (complaints.strip().splitlines() or [ending(status)])[-1] if status > 0 else ending(status)
 
 
 def check_profilable(name: str) -> str:
@@ -77,43 +46,30 @@ def check_profilable(name: str) -> str:
         EdgevitError: when nothing here can: the reference evaluator of Core ML packages says what they
             compute, not how fast a phone does it.
     """
-    extra = _RUNTIMES.get(Path(name).suffix)
+    extra = _EXTRAS.get(Path(name).suffix)
     if extra is None:
         raise EdgevitError(
             f"{name} cannot be profiled on this machine: it has no runtime for it; "
-            f"what can be is {', '.join(f'*{suffix}' for suffix in _RUNTIMES)}"
+            f"what can be is {', '.join(f'*{suffix}' for suffix in _EXTRAS)}"
         )
     return extra
+
+
+def check_runtime(path: Path, runtime: str | None) -> str:
+    """What is to run a file.
+
+    Raises:
+        EdgevitError: when that does not run files of its kind.
+    """
+    known = RUNTIMES[path.suffix]
+    if runtime is None:
+        return known[0]
+    if runtime not in known:
+        raise EdgevitError(f"--runtime: {runtime} does not run {path.name}; {closest(runtime, known)}")
+    return runtime
 
 
 def usable_cores() -> int:
     """Cores this process may run on."""
     # macOS has no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _run_probe(path: Path, threads: int, runs: int, seconds: float) -> dict[str, Any]:
-    options = {
-        "artefact": str(path.resolve()),
-        "threads": threads,
-        "warm_up_runs": 3,
-        "warm_up_seconds": _WARM_UP_SECONDS,
-        "runs": runs,
-        "seconds": seconds,
-        "most_runs": max(runs, _MOST_RUNS),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        options_file = Path(folder) / "options.json"
-        options_file.write_text(json.dumps(options), encoding="utf-8")
-        # A script by path, not `-m`: importing edgevit would count towards the load and the memory.
-        result = subprocess.run(  # noqa: S603
-            [sys.executable, str(Path(probe.__file__)), str(options_file)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if result.returncode != 0:
-        reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
-        raise EdgevitError(f"{path} could not be profiled: {reason}")
-    facts: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return facts

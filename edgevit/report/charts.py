@@ -22,6 +22,9 @@ _AXIS = 22
 # What stands beside a value on the narrowest screen.
 _NAME_LENGTH = 28
 
+# Pixels of a line over time.
+_TALL = 120
+
 # More points than this across a phone's screen are one blot.
 _STRIP_POINTS = 200
 
@@ -186,6 +189,37 @@ def _slowest_of_groups(values: Sequence[float], most: int) -> list[float]:
     return [max(values[start : start + size]) for start in range(0, len(values), size)]
 
 
+def over_time(what: str, unit: str, values: Sequence[float], each: str) -> Markup:
+    """Values in the order they came, on an axis that begins at 0.
+
+    Args:
+        what: they are.
+        unit: of a value.
+        values: one for each run, second and so on; at least one.
+        each: what there is one for.
+    """
+    shown = _slowest_of_groups(values, _STRIP_POINTS)
+    top = 1.1 * max(*shown, 0.0) or 1.0
+    step = 100 / max(1, len(shown) - 1)
+    path = " ".join(f"{index * step:.2f},{100 - 100 * value / top:.2f}" for index, value in enumerate(shown))
+    line = element("polyline", class_="line", points=path, vector_effect="non-scaling-stroke")
+    low, high = min(values), max(values)
+    spoken = f"{what} over {counted(len(values), each)}: from {digits(low)} to {digits(high)} {unit}"
+    return chart(
+        _TALL + _AXIS,
+        spoken,
+        *(_level(tick, top, unit) for tick in nice_ticks(0, top, 3)),
+        element("svg", line, viewBox="0 0 100 100", preserveAspectRatio="none", width="100%", height=_TALL),
+        element("text", f"1 to {len(values):,}", class_="soft", x="100%", y=_TALL + 17, text_anchor="end"),
+    )
+
+
+def _level(value: float, top: float, unit: str) -> Markup:
+    y = f"{_TALL * (1 - value / top):.2f}"
+    label = element("text", f"{value:g} {unit}", class_="soft", x="0%", y=y, dy=-4)
+    return element("g", element("line", class_="axis", x1="0%", x2="100%", y1=y, y2=y), label)
+
+
 # --- bars ---------------------------------------------------------------------------------------------
 
 
@@ -209,6 +243,11 @@ def size_bars(files: Sequence[tuple[str, int, str]]) -> Markup:
 def sensitivity_bars(layers: Sequence[tuple[str, float, str]]) -> Markup:
     """What quantizing each layer alone does: (name, KL divergence in nats, the same in words)."""
     return _bars("Sensitivity", layers)
+
+
+def time_bars(rows: Sequence[tuple[str, float, str]]) -> Markup:
+    """What takes how long: (name, milliseconds, the same in words)."""
+    return _bars("Times", rows)
 
 
 def _bars(what: str, rows: Sequence[tuple[str, float, str]]) -> Markup:

@@ -1,0 +1,202 @@
+"""The runtimes: each opens an artefact on fixed noise, and says what it was asked for and what it gave."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
+
+from .operators import onnx_operators, opencv_operators
+
+# LiteRT's name for what a delegate took.
+_DELEGATE_NODE = "DELEGATE"
+_BUILT_IN = "built-in kernels"
+
+_NO_OPERATOR_TIMES = (
+    "LiteRT's Python interpreter does not time operators; its benchmark_model does, on a device of adb"
+)
+
+
+class RefusedError(Exception):
+    """Something was asked for that this device cannot do."""
+
+
+class Model:
+    """An artefact that is open.
+
+    Attributes:
+        run: runs it once.
+        facts: what runs it.
+        operators: times its operators, in a session of its own, once nothing else is to be measured.
+    """
+
+    def __init__(
+        self, run: Callable[[], Any], facts: dict[str, Any], operators: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.run, self.facts, self.operators = run, facts, operators
+
+
+def open_onnxruntime(options: dict[str, Any], threads: int) -> Model:
+    """An ONNX file in ONNX Runtime."""
+    import onnxruntime
+
+    provider = _provider(options["delegate"] or "cpu", onnxruntime.get_available_providers())
+    providers: list[Any] = [provider]
+    if provider == "XnnpackExecutionProvider":
+        # It has threads of its own.
+        providers = [(provider, {"intra_op_num_threads": str(threads)})]
+    if provider != "CPUExecutionProvider":
+        providers.append("CPUExecutionProvider")
+
+    def session(model: Any = options["artefact"], **settings: Any) -> Any:
+        choices = onnxruntime.SessionOptions()
+        choices.log_severity_level = 3
+        choices.intra_op_num_threads = threads
+        for name, value in settings.items():
+            setattr(choices, name, value)
+        return onnxruntime.InferenceSession(model, choices, providers=providers)
+
+    opened = session()
+    argument = opened.get_inputs()[0]
+    shape = [size if isinstance(size, int) else 1 for size in argument.shape]
+    feed = {argument.name: _noise(shape)}
+    got = opened.get_providers()
+    facts = {
+        "runtime": "onnxruntime " + onnxruntime.__version__,
+        "requested": provider,
+        "delegate": got[0],
+        "input_shape": shape,
+        # Only a run with its profiler says which operators a provider took.
+        "placed": None,
+    }
+
+    def run(one: Any) -> None:
+        one.run(None, feed)
+
+    def chained(model: bytes) -> Callable[[], Any]:
+        # As written: optimised, it would be one node.
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        chain = session(model, graph_optimization_level=level)
+        value = {"x": _noise([1])}
+        return lambda: chain.run(None, value)
+
+    return Model(lambda: opened.run(None, feed), facts, lambda: onnx_operators(opened, session, run, chained))
+
+
+def _provider(asked: str, available: list[str]) -> str:
+    """The execution provider of a name, which may be short for it: ``xnnpack``."""
+    by_name = {name.lower(): name for name in available}
+    by_name.update({name.lower().replace("executionprovider", ""): name for name in available})
+    if asked.lower() not in by_name:
+        raise RefusedError(
+            f"--delegate: the device's ONNX Runtime has no {asked}; it has {', '.join(sorted(available))}"
+        )
+    return by_name[asked.lower()]
+
+
+def open_litert(options: dict[str, Any], threads: int) -> Model:
+    """A TFLite file in LiteRT, or in its predecessor where a device has only that."""
+    try:
+        from ai_edge_litert import interpreter as litert
+
+        name = "ai-edge-litert"
+    except ImportError:
+        from tflite_runtime import interpreter as litert
+
+        name = "tflite-runtime"
+    asked = options["delegate"] or "xnnpack"
+    choices: dict[str, Any] = {}
+    if asked == "none":
+        choices["experimental_op_resolver_type"] = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    elif asked != "xnnpack":
+        choices["experimental_delegates"] = [_delegate(litert, asked)]
+    interpreter = litert.Interpreter(model_path=options["artefact"], num_threads=threads, **choices)
+    interpreter.allocate_tensors()
+    (details,) = interpreter.get_input_details()
+    shape = [int(size) for size in details["shape"]]
+    interpreter.set_tensor(details["index"], _noise(shape).astype(details["dtype"]))
+    requested = {"xnnpack": "XNNPACK", "none": _BUILT_IN}.get(asked, asked)
+    nodes = interpreter._get_ops_details()  # noqa: SLF001 - it has no public name
+    facts = {
+        "runtime": name + " " + importlib.metadata.version(name),
+        "requested": requested,
+        "delegate": requested,
+        "input_shape": shape,
+        "placed": placed_by(nodes, requested),
+    }
+    return Model(interpreter.invoke, facts, lambda: {"reason": _NO_OPERATOR_TIMES})
+
+
+def _delegate(litert: Any, library: str) -> Any:
+    try:
+        return litert.load_delegate(library)
+    except (ValueError, OSError) as error:
+        raise RefusedError(
+            f"--delegate {library}: the device cannot load it ({str(error).strip() or 'no reason given'}); "
+            "xnnpack, none, or the path of a delegate's library on the device"
+        ) from error
+
+
+def placed_by(nodes: list[dict[str, Any]], delegate: str) -> dict[str, dict[str, int]]:
+    """Operators by kind, under what runs them.
+
+    A delegate's node stands behind the operators that it replaced, which are still listed: those between
+    its inputs and its outputs.
+    """
+    own = [node for node in nodes if node["op_name"] != _DELEGATE_NODE]
+    makers = {int(value): node for node in own for value in node["outputs"]}
+    taken: set[int] = set()
+    for node in nodes:
+        if node["op_name"] == _DELEGATE_NODE:
+            taken |= _between(node, makers)
+    placed: dict[str, dict[str, int]] = {}
+    for node in own:
+        kinds = placed.setdefault(delegate if node["index"] in taken else _BUILT_IN, {})
+        kinds[node["op_name"]] = kinds.get(node["op_name"], 0) + 1
+    return placed
+
+
+def _between(delegate: dict[str, Any], makers: dict[int, dict[str, Any]]) -> set[int]:
+    """Operators that lead from a delegate's inputs to its outputs."""
+    given, wanted = {*map(int, delegate["inputs"])}, [*map(int, delegate["outputs"])]
+    found: set[int] = set()
+    while wanted:
+        value = wanted.pop()
+        maker = makers.get(value)
+        if maker is not None and value not in given and maker["index"] not in found:
+            found.add(maker["index"])
+            wanted += [int(each) for each in maker["inputs"]]
+    return found
+
+
+def open_opencv(options: dict[str, Any], threads: int) -> Model:
+    """An ONNX file in OpenCV's dnn, which does not say what the input is to be."""
+    import cv2
+
+    if options["delegate"] not in (None, "cpu"):
+        raise RefusedError(f"--delegate {options['delegate']}: OpenCV's dnn is run on the cpu alone")
+    cv2.setNumThreads(threads)
+    net = cv2.dnn.readNetFromONNX(options["artefact"])
+    names = net.getUnconnectedOutLayersNames()
+    shape = options["input_shape"]
+    net.setInput(_noise(shape))
+    facts = {
+        "runtime": "OpenCV dnn " + cv2.__version__,
+        "requested": "CPU",
+        "delegate": "CPU",
+        "input_shape": shape,
+        "placed": None,
+    }
+    return Model(lambda: net.forward(names), facts, lambda: opencv_operators(cv2, net, names))
+
+
+def _noise(shape: list[int]) -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+RUNTIMES: dict[str, Callable[[dict[str, Any], int], Model]] = {
+    "onnxruntime": open_onnxruntime,
+    "litert": open_litert,
+    "opencv": open_opencv,
+}
