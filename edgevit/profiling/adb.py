@@ -137,7 +137,7 @@ def adb_profile(path: Path, address: Address, remote: Remote, options: Mapping[s
         runtime="LiteRT benchmark_model",
         requested=_REQUESTED[delegate],
         threads=printed.threads or options["threads"] or 1,
-        input_shape=tuple(map(int, TfliteArtefact.open(path).stored_input.shape)),
+        input_shape=tuple(map(int, TfliteArtefact.open(path).stored_inputs[0].shape)),
         operators=table,
         operators_reason=None if table or profiled is None else "benchmark_model printed no operators",
         energy_reason="benchmark_model reports none",

@@ -18,7 +18,8 @@ from edgevit.errors import EdgevitError, closest
 from edgevit.export.formats import FORMATS, ExportChoices
 from edgevit.graph.program import Program
 from edgevit.profiling.latency import LatencyProfile
-from edgevit.profiling.local import check_profilable, profile
+from edgevit.profiling.local import check_profilable
+from edgevit.profiling.measuring import profile
 from edgevit.profiling.relative import TIMED
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.progress import track
@@ -94,7 +95,7 @@ def measure_choices(parent: Program, to: str, *, made: Made | None = None) -> La
             whole, taken = medians_in_turns([plain, path])
             path.unlink()
             saved |= dict.fromkeys(widths.items(), (1 - taken / whole) / len(group))
-        whole_ms = profile(plain, threads=1).percentile(50)
+        whole_ms = profile(plain, threads=1, operators=False).percentile(50)
     return LatencyTable(to, whole_ms, saved)
 
 
@@ -105,7 +106,7 @@ def _as_it_is(program: Program) -> Program:
 def measured_alone(program: Program, to: str) -> LatencyProfile:
     """The latency of a program's artefact in a fresh process, on one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        return profile(_written(program, to, Path(folder) / "program"), threads=1)
+        return profile(_written(program, to, Path(folder) / "program"), threads=1, operators=False)
 
 
 def alike(places: Sequence[Place], costs: Sequence[Callable[[Widths], int]]) -> list[list[Place]]:
