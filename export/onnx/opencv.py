@@ -66,7 +66,7 @@ def opencv_verdict(path: Path) -> OpenCvVerdict:
     inputs = {tensor.name: noise_like(tensor.shape, tensor.dtype) for tensor in artefact.inputs}
     with tempfile.TemporaryDirectory() as folder:
         given, results = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-        np.savez(given, **inputs)
+        np.savez(given, allow_pickle=False, **inputs)
         command = [sys.executable, opencv_probe.__file__, str(path.resolve()), str(given), str(results)]
         try:
             process = subprocess.run(  # noqa: S603
