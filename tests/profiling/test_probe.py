@@ -176,20 +176,20 @@ def node(name, kind, microseconds):
 def test_what_the_profiler_adds_is_taken_out_again():
     """Nodes that only change a shape show what it adds."""
     once = [node("conv", "Conv", 30), *(node(f"view{index}", "Reshape", 6) for index in range(3))]
-    found = node_times(once * 20)
+    found = node_times(once * 20, 0.0, [9.0])
     assert found["cost_us"] == 6
     assert found["operators"][0] == ["conv", "Conv", "CPU", 24]
     assert [row[3] for row in found["operators"]] == [24, 0, 0, 0]
 
 
-def test_without_nodes_to_tell_nothing_is_taken_out():
-    found = node_times([node("conv", "Conv", 30)] * 20)
-    assert found == {"operators": [["conv", "Conv", "CPU", 30.0]], "cost_us": 0.0}
+def test_without_such_nodes_those_outside_tell():
+    found = node_times([node("conv", "Conv", 30)] * 20, 0.5, [3.5] * 4)
+    assert found == {"operators": [["conv", "Conv", "CPU", 27.0]], "cost_us": 3.0}
 
 
 def test_runs_that_something_else_slowed_do_not_count():
     times = [node("conv", "Conv", 30)] * 34 + [node("conv", "Conv", 9000)]
-    assert node_times(times)["operators"][0][3] == 30
+    assert node_times(times, 0.0, [0.0])["operators"][0][3] == 30
 
 
 @pytest.mark.parametrize("length", [1, 2, 200])
@@ -202,6 +202,6 @@ def test_the_chain_of_views_is_a_sound_model(length):
 
 def test_what_a_view_takes_by_itself_is_left_to_it():
     once = [node("conv", "Conv", 30), *(node(f"view{index}", "Reshape", 6) for index in range(3))]
-    found = node_times(once * 20, view_us=0.5)
+    found = node_times(once * 20, 0.5, [9.0])
     assert found["cost_us"] == 5.5
     assert [row[3] for row in found["operators"]] == [24.5, 0.5, 0.5, 0.5]

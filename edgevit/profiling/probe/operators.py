@@ -8,23 +8,34 @@ import time
 from pathlib import Path
 from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
 
-from .views import chain_of_views
-
 # The first runs of a session allocate and pack; so many runs, or so many seconds, of those after them.
 _WARM_UP, _RUNS, _SECONDS = 5, 30, 6.0
 
 # They give their input another shape, and move nothing: what their times show is nearly all the profiler's.
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 _FEWEST_VIEWS = 3
-# Of a chain that shows what one of them takes by itself.
-_CHAIN = 200
+# Nodes of the chain that shows what one of them takes by itself.
+CHAIN = 200
+
+
+class OnnxSession:
+    """An open session of ONNX Runtime with what it is fed."""
+
+    def __init__(self, session: Any, feed: dict[str, Any]) -> None:
+        self._session, self._feed = session, feed
+
+    def run(self) -> None:
+        """Run it once."""
+        self._session.run(None, self._feed)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What its profiler has written of nodes; it stops."""
+        text = Path(self._session.end_profiling()).read_text(encoding="utf-8")
+        return [event for event in json.loads(text) if event.get("cat") == "Node"]
 
 
 def onnx_operators(
-    plain: Any,
-    session: Callable[..., Any],
-    run: Callable[[Any], Any],
-    chained: Callable[[bytes], Callable[[], Any]],
+    plain: OnnxSession, session: Callable[..., OnnxSession], chain: Callable[..., OnnxSession]
 ) -> dict[str, Any]:
     """Microseconds of each node, by ONNX Runtime's own profiler, in a session of its own.
 
@@ -32,74 +43,70 @@ def onnx_operators(
     with: both meet the same clock, heat and neighbours.
 
     The profiler spells out the shapes of each node before it stops that node's clock: some microseconds,
-    more than a small node takes. They are measured on the nodes that only change a shape.
+    more than a small node takes. They are measured on nodes that only change a shape.
 
     Args:
         plain: the session that was timed.
-        session: opens another, with these settings.
-        run: runs one.
-        chained: opens a model of one value as it is written, and gives what runs it.
+        session: opens another with settings.
+        chain: opens a chain of `CHAIN` nodes that only change a shape with settings.
     """
+    alone, views = _in_turns(chain(), chain)
+    outside = sorted(middle_mean(values) for values in _durations(views).values())
+    whole, events = _in_turns(plain, session)
+    return {**node_times(events, alone / CHAIN, outside), "whole_us": whole}
+
+
+def _in_turns(plain: OnnxSession, session: Callable[..., OnnxSession]) -> tuple[float, list[dict[str, Any]]]:
+    """Microseconds of a run without the profiler, and what it says of the nodes in runs with it."""
     with tempfile.TemporaryDirectory() as folder:
         profiled = session(enable_profiling=True, profile_file_prefix=str(Path(folder) / "nodes"))
-        view_us = _view_us(chained)
         whole, started = [], time.perf_counter()
         for _ in range(_WARM_UP + _RUNS):
             # Once without looking: the other session left the caches to itself.
-            run(plain)
+            plain.run()
             before = time.perf_counter_ns()
-            run(plain)
+            plain.run()
             whole.append((time.perf_counter_ns() - before) / 1e3)
-            run(profiled)
+            profiled.run()
             if time.perf_counter() - started > _SECONDS:
                 break
-        events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
-    found = node_times([event for event in events if event.get("cat") == "Node"], view_us)
-    return {**found, "whole_us": middle_mean(whole)}
+        return middle_mean(whole), profiled.events()
 
 
-def _view_us(chained: Callable[[bytes], Callable[[], Any]]) -> float:
-    """Microseconds of a node that only changes a shape, without a profiler: of many, one behind the other."""
-    run = chained(chain_of_views(_CHAIN))
-    times = []
-    for _ in range(_WARM_UP + _RUNS):
-        before = time.perf_counter_ns()
-        run()
-        times.append((time.perf_counter_ns() - before) / 1e3)
-    return middle_mean(times) / _CHAIN
-
-
-def node_times(events: list[dict[str, Any]], view_us: float = 0.0) -> dict[str, Any]:
+def node_times(events: list[dict[str, Any]], view_us: float, outside: list[float]) -> dict[str, Any]:
     """Nodes in the order they ran, each with its kind, what ran it and its microseconds.
 
     Args:
         events: of the profiler's file, those of nodes.
         view_us: what a node that only changes a shape takes without the profiler.
+        outside: what such nodes take with it, in a model of nothing else.
 
     Returns:
         ``operators``, rows of (name, kind, provider, microseconds); and ``cost_us``, which the profiler added
-        to each and which is no longer in them: 0 where there was no way to tell.
+        to each and which is no longer in them.
     """
-    durations: dict[str, list[float]] = {}
-    kinds: dict[str, tuple[str, str]] = {}
-    for event in events:
-        name = event["name"].rpartition("_kernel_time")[0] or event["name"]
-        # Of one name and another place in the graph, it is another node.
-        name = name + "\0" + str(event["args"].get("node_index", ""))
-        durations.setdefault(name, []).append(float(event["dur"]))
-        kinds[name] = (event["args"].get("op_name", "?"), event["args"].get("provider", "?"))
-    means = {name: middle_mean(values) for name, values in durations.items()}
-    cost = _cost([value for name, value in means.items() if kinds[name][0] in _VIEWS], view_us)
+    kinds = {_name(event): (event["args"]["op_name"], event["args"]["provider"]) for event in events}
+    means = {name: middle_mean(values) for name, values in _durations(events).items()}
+    views = sorted(value for name, value in means.items() if kinds[name][0] in _VIEWS)
+    # Among a model's other nodes the profiler's caches are colder. The lower quartile: some copy after all.
+    shown = views if len(views) >= _FEWEST_VIEWS else outside
+    cost = max(0.0, shown[len(shown) // 4] - view_us)
     rows = [[name.partition("\0")[0], *kinds[name], max(0.0, value - cost)] for name, value in means.items()]
     return {"operators": rows, "cost_us": cost}
 
 
-def _cost(views: list[float], view_us: float) -> float:
-    """What the profiler adds to a node, by what it shows of those that only change a shape."""
-    if len(views) < _FEWEST_VIEWS:
-        return 0.0
-    # The lower quartile: some of them copy after all.
-    return max(0.0, sorted(views)[len(views) // 4] - view_us)
+def _durations(events: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Microseconds of each run of each node."""
+    found: dict[str, list[float]] = {}
+    for event in events:
+        found.setdefault(_name(event), []).append(float(event["dur"]))
+    return found
+
+
+def _name(event: dict[str, Any]) -> str:
+    """A node's name and its place: of one name and another place, it is another node."""
+    name: str = event["name"].rpartition("_kernel_time")[0] or event["name"]
+    return name + "\0" + str(event["args"].get("node_index", ""))
 
 
 def middle_mean(values: list[float]) -> float:

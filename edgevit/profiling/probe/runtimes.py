@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
 
-from .operators import onnx_operators, opencv_operators
+from .operators import CHAIN, OnnxSession, onnx_operators, opencv_operators
+from .views import chain_of_views
 
 # LiteRT's name for what a delegate took.
 _DELEGATE_NODE = "DELEGATE"
@@ -69,17 +70,18 @@ def open_onnxruntime(options: dict[str, Any], threads: int) -> Model:
         "placed": None,
     }
 
-    def run(one: Any) -> None:
-        one.run(None, feed)
-
-    def chained(model: bytes) -> Callable[[], Any]:
+    def chain(**settings: Any) -> OnnxSession:
         # As written: optimised, it would be one node.
         level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        chain = session(model, graph_optimization_level=level)
-        value = {"x": _noise([1])}
-        return lambda: chain.run(None, value)
+        opened_chain = session(chain_of_views(CHAIN), graph_optimization_level=level, **settings)
+        return OnnxSession(opened_chain, {"x": _noise([1])})
 
-    return Model(lambda: opened.run(None, feed), facts, lambda: onnx_operators(opened, session, run, chained))
+    def operators() -> dict[str, Any]:
+        return onnx_operators(
+            OnnxSession(opened, feed), lambda **settings: OnnxSession(session(**settings), feed), chain
+        )
+
+    return Model(lambda: opened.run(None, feed), facts, operators)
 
 
 def _provider(asked: str, available: list[str]) -> str:
