@@ -29,6 +29,7 @@ from edgevit.graph.min_cut import cheapest_closed_set
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.graph.stages import run_stages, stages
+from edgevit.profiling import profile
 from edgevit.quant.calibration import Calibration
 from tests.pruning.nets import Attention, Convolutions, Learned, Mixer
 from tests.quant.helpers import SHAPE, Folded, Net, Tokens, images, prepared, seeded, started
@@ -455,6 +456,8 @@ def test_files_of_stages_have_their_names_and_together_are_the_whole(to, name, i
             assert floats == [node.meta["val"].is_floating_point() for node in nodes]
         opened = open_artefact(written.path)
         assert opened.card.stage == part.card.stage
+        if number == 1:
+            assert profile(written.path, threads=1, runs=1, seconds=0, operators=False).runs
         with pytest.raises(EdgevitError, match="which does not take images and give logits"):
             _ = opened.num_classes
         made |= zip(names, opened.run(*(made[name] for name in part.card.inputs)), strict=True)

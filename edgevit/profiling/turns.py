@@ -59,8 +59,8 @@ def _tflite(path: Path) -> Run:
     from edgevit.export.tflite import TfliteArtefact
 
     interpreter: Any = TfliteArtefact.open(path, threads=1).interpreter
-    image = interpreter.get_input_details()[0]
-    noise = np.random.default_rng(0).standard_normal(list(image["shape"]), dtype=np.float32)
-    interpreter.set_tensor(image["index"], noise.astype(image["dtype"]))
+    for given in interpreter.get_input_details():
+        noise = np.random.default_rng(0).standard_normal(list(given["shape"]), dtype=np.float32)
+        interpreter.set_tensor(given["index"], noise.astype(given["dtype"]))
     run: Run = interpreter.invoke
     return run

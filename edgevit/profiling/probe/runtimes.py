@@ -12,6 +12,15 @@ from .views import chain_of_views
 _DELEGATE_NODE = "DELEGATE"
 _BUILT_IN = "built-in kernels"
 
+# Of inputs that are no float32, by ONNX Runtime's name for their type.
+_ONNX_TYPES = {
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int16)": "int16",
+    "tensor(uint16)": "uint16",
+}
+
 _NO_OPERATOR_TIMES = (
     "LiteRT's Python interpreter does not time operators; its benchmark_model does, on a device of adb"
 )
@@ -57,9 +66,16 @@ def open_onnxruntime(options: dict[str, Any], threads: int) -> Model:
         return onnxruntime.InferenceSession(model, choices, providers=providers)
 
     opened = session()
-    argument = opened.get_inputs()[0]
-    shape = [size if isinstance(size, int) else 1 for size in argument.shape]
-    feed = {argument.name: _noise(shape)}
+    # A stage of a model takes several tensors; the first is what is said of it.
+    shapes = {
+        argument.name: [size if isinstance(size, int) else 1 for size in argument.shape]
+        for argument in opened.get_inputs()
+    }
+    feed = {
+        argument.name: _noise(shapes[argument.name], _ONNX_TYPES.get(argument.type, "float32"))
+        for argument in opened.get_inputs()
+    }
+    shape = next(iter(shapes.values()))
     got = opened.get_providers()
     facts = {
         "runtime": "onnxruntime " + onnxruntime.__version__,
@@ -113,9 +129,10 @@ def open_litert(options: dict[str, Any], threads: int) -> Model:
         choices["experimental_delegates"] = [_delegate(litert, asked)]
     interpreter = litert.Interpreter(model_path=options["artefact"], num_threads=threads, **choices)
     interpreter.allocate_tensors()
-    (details,) = interpreter.get_input_details()
-    shape = [int(size) for size in details["shape"]]
-    interpreter.set_tensor(details["index"], _noise(shape).astype(details["dtype"]))
+    given = interpreter.get_input_details()
+    shape = [int(size) for size in given[0]["shape"]]
+    for details in given:
+        interpreter.set_tensor(details["index"], _noise(details["shape"], details["dtype"]))
     requested = {"xnnpack": "XNNPACK", "none": _BUILT_IN}.get(asked, asked)
     nodes = interpreter._get_ops_details()  # noqa: SLF001 - it has no public name
     facts = {
@@ -191,10 +208,14 @@ def open_opencv(options: dict[str, Any], threads: int) -> Model:
     return Model(lambda: net.forward(names), facts, lambda: opencv_operators(cv2, net, names))
 
 
-def _noise(shape: list[int]) -> Any:
+def _noise(shape: Any, dtype: Any = "float32") -> Any:
+    """Fixed values of a shape; integers within the range of eight bits."""
     import numpy as np
 
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    source = np.random.default_rng(0)
+    if np.issubdtype(np.dtype(dtype), np.integer):
+        return source.integers(0, 128, size=shape).astype(dtype)
+    return source.standard_normal(shape).astype(dtype)
 
 
 RUNTIMES: dict[str, Callable[[dict[str, Any], int], Model]] = {
