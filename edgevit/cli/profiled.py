@@ -99,7 +99,8 @@ def _operator_lines(result: LatencyProfile) -> Iterator[str]:
             yield f"  time of operators: {result.operators_reason}"
         return
     total, share = result.operators.total_ms, 100 * (result.operators_share or 0)
-    yield f"  time of operators: {total:.2f} ms together, {share:.0f} % of the whole"
+    whole = result.operators.whole_ms or result.typical_ms
+    yield f"  time of operators: {total:.2f} ms together, {share:.0f} % of {whole:.2f} ms in turns with them"
     for kind, count, ms in result.operators.by_kind()[:_KINDS_SHOWN]:
         yield f"    {kind:<24} {count:>5}  {ms:>9.3f} ms  {100 * ms / total if total else 0:>5.1f} %"
 
@@ -109,6 +110,6 @@ def _sustained_lines(result: LatencyProfile) -> Iterator[str]:
         load = result.sustained
         hottest = "" if load.hottest_c is None else f", at most {load.hottest_c:.0f} C"
         yield (
-            f"  sustained {load.duration / 60:.1f} min: {100 * load.retention:.1f} % of its speed retained "
-            f"(last {load.window:.0f} s over the first {load.window:.0f} s{hottest})"
+            f"  sustained {load.duration:.0f} s: {100 * load.retention:.1f} % of its speed retained "
+            f"(last {load.window:.1f} s over the first{hottest})"
         )
