@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from benchmarks.quantization_measure import Candidate, Cost
 from edgevit.graph.torchvision_shim import make_torchvision_importable
-from edgevit.profiling.probe import peak_memory_mb
+from edgevit.profiling.probe.conditions import peak_memory_mb
 
 Array = npt.NDArray[np.float32]
 Suffix = Literal[".pt2", ".onnx", ".tflite"]
