@@ -142,7 +142,7 @@ class OnnxRunner:
     def run(self, images: Array) -> Array:
         batch = self.input.shape[0]
         fixed = isinstance(batch, int)
-        (logits, *_) = run_in_batches(self._outputs, images, batch if fixed else 32, fixed=fixed)
+        (logits, *_) = run_in_batches(self._outputs, images, batch=batch if fixed else 32, fixed=fixed)
         return logits
 
     def _outputs(self, batch: Array) -> list[Array]:
@@ -167,7 +167,7 @@ class TfliteRunner:
         self.output = self.interpreter.get_output_details()[0]
 
     def run(self, images: Array) -> Array:
-        (logits,) = run_in_batches(self._logits, images, int(self.input["shape"][0]), fixed=True)
+        (logits,) = run_in_batches(self._logits, images, batch=int(self.input["shape"][0]), fixed=True)
         return logits
 
     def _logits(self, batch: Array) -> list[Array]:

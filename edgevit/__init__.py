@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from edgevit.export.evaluate import evaluate
     from edgevit.export.verify import verify
     from edgevit.graph.capture import capture
+    from edgevit.graph.cutting import find_cuts
     from edgevit.graph.inspection import inspect
     from edgevit.graph.program import Program
+    from edgevit.graph.stages import run_stages, stages
     from edgevit.profiles import devices
     from edgevit.profiling import profile
     from edgevit.pruning.classwise import split_classes
@@ -41,12 +43,15 @@ _HOMES = {
     "elastic": "edgevit.submodels.elastic",
     "evaluate": "edgevit.export.evaluate",
     "extract": "edgevit.submodels.extraction",
+    "find_cuts": "edgevit.graph.cutting",
     "inspect": "edgevit.graph.inspection",
     "profile": "edgevit.profiling",
     "prune": "edgevit.pruning.prune",
     "quantize": "edgevit.quant.quantizing",
     "read_split": "edgevit.pruning.split",
+    "run_stages": "edgevit.graph.stages",
     "split_classes": "edgevit.pruning.classwise",
+    "stages": "edgevit.graph.stages",
     "train_nested": "edgevit.submodels.training",
     "verify": "edgevit.export.verify",
 }
@@ -62,12 +67,15 @@ __all__ = [
     "elastic",
     "evaluate",
     "extract",
+    "find_cuts",
     "inspect",
     "profile",
     "prune",
     "quantize",
     "read_split",
+    "run_stages",
     "split_classes",
+    "stages",
     "train_nested",
     "verify",
 ]

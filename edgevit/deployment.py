@@ -20,6 +20,7 @@ from edgevit.export.placement import Placement
 from edgevit.export.target import check_runs
 from edgevit.files import check_output, size_of, staged_folder
 from edgevit.graph.capture import capture
+from edgevit.graph.card import IMAGE
 from edgevit.graph.inspection import Inspection, inspect
 from edgevit.graph.program import Program
 from edgevit.images import ImageFolder, OnBadImage, open_folder
@@ -301,7 +302,7 @@ def _model_section(deployment: Deployment) -> ModelSection:
         weights_sha256=card.provenance.weights_sha256,
         licence=card.licence,
         images=card.preprocessing.describe(),
-        input_shape=found.input_shape,
+        input_shape=found.input_shapes[IMAGE],
         classes=int(found.output_shapes[card.outputs[0]][-1]),
         parameters=found.parameters,
         macs=found.macs,

@@ -30,8 +30,8 @@ class Runnable(Protocol):
     def num_classes(self) -> int:
         """Classes of the first output."""
 
-    def run(self, images: Array) -> list[Array]:
-        """Outputs for any number of prepared images."""
+    def run(self, *inputs: Array) -> list[Array]:
+        """Outputs for any number of prepared images, or of what a stage takes."""
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,19 @@ def to_coreml(
         What the package holds.
 
     Raises:
-        EdgevitError: when an option is unknown, or the graph cannot be written as an ML Program.
+        EdgevitError: when an option is unknown, the program is a stage of a model, or the graph cannot be
+            written as an ML Program.
         MissingDependencyError: without the ``coreml`` extra.
     """
     if minimum_ios is None:
         minimum_ios = "17" if has_activations(program) else "16"
     _check_choice("precision", precision, get_args(Precision))
     _check_choice("minimum_ios", minimum_ios, get_args(MinimumIos))
+    if program.card.stage is not None:
+        raise EdgevitError(
+            f"--to coreml: {program.card.name}: this is stage {program.card.stage} of it, and stages are "
+            "written as onnx or tflite"
+        )
     inputs = _input_kind(program.card.preprocessing, inputs)
     if path.suffix != ".mlpackage":
         raise EdgevitError(f"{path}: a Core ML package is saved as .mlpackage")

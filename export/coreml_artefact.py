@@ -92,14 +92,20 @@ class CoremlArtefact:
         """The fixed batch size."""
         return int(self.input.shape[0])
 
-    def run(self, images: Array) -> list[Array]:
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The one input."""
+        return (self.input,)
+
+    def run(self, *inputs: Array) -> list[Array]:
         """Outputs for prepared images (n, channels, height, width) float32, any n.
 
         Where the package takes images, the preparation is undone first, so that its own normalisation
         is part of what runs; the pixels stay fractions where they are, not rounded to 8 bits.
         """
-        inputs = _pixels(images, self.card.preprocessing) if self.takes_image else images
-        return run_in_batches(self._run_batch, inputs, self.batch, fixed=True)
+        (images,) = inputs
+        given = _pixels(images, self.card.preprocessing) if self.takes_image else images
+        return run_in_batches(self._run_batch, given, batch=self.batch, fixed=True)
 
     def _run_batch(self, batch: Array) -> list[Array]:
         feed = {self.input.name: batch}

@@ -38,15 +38,15 @@ class Artefact(Protocol):
         """What runs it."""
 
     @property
-    def input(self) -> TensorInfo:
-        """The images that `run` takes, (batch, channels, height, width)."""
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` takes: images, (batch, channels, height, width), or the tensors of a stage."""
 
     @property
     def num_classes(self) -> int:
         """Classes of the first output."""
 
-    def run(self, images: Array) -> list[Array]:
-        """Outputs for any number of prepared images."""
+    def run(self, *inputs: Array) -> list[Array]:
+        """Outputs for any number of prepared images, or of what a stage takes."""
 
 
 @dataclass(frozen=True)

@@ -79,3 +79,15 @@ def required_card(card: Card | None, path: Path) -> Card:
             "export it with `edgevit export`"
         )
     return card
+
+
+def check_inputs(card: Card | None, count: int, path: Path) -> None:
+    """Check that an artefact takes as many tensors as its card names, or one image where it has no card.
+
+    Raises:
+        EdgevitError: when it takes more or fewer.
+    """
+    if card is None and count != 1:
+        raise EdgevitError(f"{path} has {count} inputs; one image tensor is expected")
+    if card is not None and count != len(card.inputs):
+        raise EdgevitError(f"{path} has {count} inputs, its card names {len(card.inputs)}")

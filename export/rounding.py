@@ -29,12 +29,12 @@ Array = npt.NDArray[np.float32]
 _OPEN = 1 / 16
 
 
-def rounded_otherwise(program: Program, images: Array) -> list[list[Array]]:
+def rounded_otherwise(program: Program, *inputs: Array) -> list[list[Array]]:
     """The outputs of a quantized Program under three other ways to round.
 
     Args:
         program: a quantized Program.
-        images: prepared images, any number.
+        inputs: prepared images, any number; of a stage, what it takes.
 
     Returns:
         One array for every way, for every output.
@@ -45,22 +45,26 @@ def rounded_otherwise(program: Program, images: Array) -> list[list[Array]]:
         lambda _: torch.tensor(0.5 + _OPEN),
         lambda _: torch.tensor(0.5 - _OPEN),
     )
-    runs = [_run(program, images, way) for way in ways]
+    runs = [_run(program, inputs, way) for way in ways]
     return [list(outputs) for outputs in zip(*runs, strict=True)]
 
 
 def output_steps(program: Program) -> list[float]:
-    """The step of the grid that each output lies on; 0 for one that is float.
+    """The step of the grid that each output lies on, 1 for integers themselves; 0 for one that is float.
 
     Two outputs that differ by less than a step before they are quantized may lie two apart on their grid, or
     none: what is seen of a difference there is right to a step.
     """
     runner = Runner(program)
     nodes = [runner.nodes[name] for name in runner.results]
-    return [float(node.args[1]) if node.target is DEQUANTIZE else 0.0 for node in nodes]
+    return [
+        float(node.args[1]) if node.target is DEQUANTIZE else float(node.target is QUANTIZE) for node in nodes
+    ]
 
 
-def _run(program: Program, images: Array, offset: Callable[[torch.Size], torch.Tensor]) -> list[Array]:
+def _run(
+    program: Program, inputs: tuple[Array, ...], offset: Callable[[torch.Size], torch.Tensor]
+) -> list[Array]:
     """The outputs, every quantizer adding an offset before it rounds down; 0.5 rounds to the nearest."""
     runner = Runner(program)
 
@@ -73,9 +77,10 @@ def _run(program: Program, images: Array, offset: Callable[[torch.Size], torch.T
 
     overrides = {node.name: quantize for node in calls(runner.graph, [QUANTIZE])}
 
-    def run_batch(batch: Array) -> list[Array]:
-        found = runner.run({runner.image: torch.from_numpy(batch)}, runner.results, overrides=overrides)
+    def run_batch(*batch: Array) -> list[Array]:
+        given = dict(zip(runner.inputs, map(torch.from_numpy, batch), strict=True))
+        found = runner.run(given, runner.results, overrides=overrides)
         return [found[name].numpy() for name in runner.results]
 
     with torch.no_grad():
-        return run_in_batches(run_batch, images, program.batch or 32, fixed=program.batch is not None)
+        return run_in_batches(run_batch, *inputs, batch=program.batch or 32, fixed=program.batch is not None)

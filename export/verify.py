@@ -9,18 +9,21 @@ explain and, besides, as much as the Program's own output moves when its quantiz
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from edgevit.errors import EdgevitError
 from edgevit.evaluation import Runnable, percent
 from edgevit.export.artefacts import metadata_of, open_artefact
 from edgevit.export.metadata import ArtefactInfo
 from edgevit.export.rounding import output_steps, rounded_otherwise
-from edgevit.graph.card import Preprocessing
+from edgevit.graph.card import IMAGE, Preprocessing
+from edgevit.graph.crossing import grid_of
 from edgevit.graph.program import Program
 from edgevit.images import ImageReader, OnBadImage, open_folder
 from edgevit.quant.insertion import is_quantized
@@ -125,17 +128,18 @@ def verify(
     program = against if isinstance(against, Program) else Program.load(against)
     info = metadata_of(Path(artefact))
     opened = open_artefact(artefact)
-    expected_shape = program.card.preprocessing.input_shape
-    if tuple(opened.input.shape[1:]) != expected_shape:
+    inputs, described = _inputs(program, data, samples, on_bad_image)
+    found = _described([tensor.shape for tensor in opened.inputs])
+    expected = _described([array.shape for array in inputs])
+    if found != expected:
         raise EdgevitError(
-            f"{artefact} takes {opened.input.shape[1:]} images, {program.card.name} takes {expected_shape}: "
+            f"{artefact} takes {found}, {program.card.name} takes {expected}: "
             "it was not made from this program"
         )
-    images, described = _inputs(program, data, samples, on_bad_image)
     return compare(
         opened,
         program,
-        images,
+        *inputs,
         described=described,
         tolerance=tolerance or TOLERANCES[_precision_of_floats(info)],
         name=str(artefact),
@@ -149,14 +153,38 @@ def _precision_of_floats(info: ArtefactInfo | None) -> str:
     return info.precision if info.precision in TOLERANCES else str(info.options.get("floats", "fp32"))
 
 
+def _described(shapes: Sequence[Sequence[object]]) -> str:
+    """Shapes without the batch."""
+    return ", ".join("x".join(str(size) for size in shape[1:]) for shape in shapes)
+
+
 def _inputs(
     program: Program, data: str | Path | None, samples: int, on_bad_image: OnBadImage
-) -> tuple[Array, str]:
+) -> tuple[tuple[Array, ...], str]:
     if data is None:
-        return noise(program.card.preprocessing, samples), "seeded noise"
+        return noise_for(program, samples), "seeded noise"
+    if program.card.inputs != (IMAGE,):
+        program.card.check_whole()
     folder = open_folder(data).sample(samples)
     reader = ImageReader(folder, program.card.preprocessing, on_bad_image=on_bad_image)
-    return reader.read_all(), f"images of {data}"
+    return (reader.read_all(),), f"images of {data}"
+
+
+def noise_for(program: Program, count: int) -> tuple[Array, ...]:
+    """What a program takes, of noise: images; for the tensors of a stage, values around 0 or any integers."""
+    generator = np.random.default_rng(0)
+    found = []
+    for name, node in zip(program.card.inputs, program.inputs, strict=True):
+        value, grid = node.meta["val"], grid_of(node)
+        shape = (count, *value.shape[1:])
+        if name == IMAGE:
+            found.append(noise(program.card.preprocessing, count))
+        elif grid is not None:
+            integers = generator.integers(grid.smallest, grid.largest, shape, endpoint=True)
+            found.append(torch.from_numpy(integers).to(value.dtype).numpy())
+        else:
+            found.append(generator.standard_normal(shape, dtype=np.float32))
+    return tuple(found)
 
 
 def noise(preprocessing: Preprocessing, count: int, seed: int = 0) -> Array:
@@ -174,20 +202,19 @@ def noise(preprocessing: Preprocessing, count: int, seed: int = 0) -> Array:
 def compare(
     artefact: Runnable,
     program: Program,
-    images: Array,
-    *,
+    *inputs: Array,
     described: str,
     tolerance: float,
     name: str,
     rounding: bool = False,
 ) -> Verification:
-    """Run both on prepared images and compare every output.
+    """Run both on prepared images, or what a stage takes, and compare every output.
 
     Args:
         artefact: what is compared.
         program: with what.
-        images: prepared images.
-        described: the images, in words.
+        inputs: what both take.
+        described: the inputs, in words.
         tolerance: largest relative difference that passes.
         name: of the artefact, for people.
         rounding: whether to add to the tolerance what rounding otherwise does to a quantized program.
@@ -195,7 +222,10 @@ def compare(
     Raises:
         EdgevitError: when the number or the shapes of the outputs differ.
     """
-    actual, expected = artefact.run(images), program.run(images)
+    # Integers of a stage are compared as numbers: their differences are beyond their type.
+    actual, expected = (
+        [output.astype(np.float32) for output in runnable.run(*inputs)] for runnable in (artefact, program)
+    )
     shapes = [[output.shape for output in outputs] for outputs in (actual, expected)]
     if shapes[0] != shapes[1]:
         raise EdgevitError(
@@ -204,14 +234,14 @@ def compare(
         )
     moved: list[float | None] = [None] * len(expected)
     if rounding:
-        moved = [*map(_moved, expected, rounded_otherwise(program, images), output_steps(program))]
+        moved = [*map(_moved, expected, rounded_otherwise(program, *inputs), output_steps(program))]
     return Verification(
         artefact=name,
         runtime=artefact.runtime,
         inputs=described,
-        n=len(images),
+        n=len(inputs[0]),
         outputs=tuple(
-            _parity(output_name, ours, theirs, tolerance, by)
+            _parity(output_name, ours, theirs, tolerance, by, are_classes=program.card.stage is None)
             for output_name, ours, theirs, by in zip(
                 program.card.outputs, actual, expected, moved, strict=True
             )
@@ -226,10 +256,16 @@ def _moved(expected: Array, others: list[Array], step: float) -> float:
 
 
 def _parity(
-    name: str, actual: Array, expected: Array, tolerance: float, rounding: float | None
+    name: str,
+    actual: Array,
+    expected: Array,
+    tolerance: float,
+    rounding: float | None,
+    *,
+    are_classes: bool,
 ) -> OutputParity:
     agreement = None
-    if expected.ndim == 2:
+    if are_classes and expected.ndim == 2:
         agreement = percent(actual.argmax(axis=1) == expected.argmax(axis=1))
     tolerance += rounding or 0.0
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):

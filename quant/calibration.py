@@ -36,9 +36,10 @@ class Calibration:
         """Check the images against the program.
 
         Raises:
-            EdgevitError: when they are fewer than 8, of another shape, or not finite, or have more or
-                fewer labels.
+            EdgevitError: when they are fewer than 8, of another shape, or not finite, have more or fewer
+                labels, or the program is a stage of a model.
         """
+        program.card.check_whole()
         if len(images) < FEWEST_IMAGES:
             raise EdgevitError(
                 f"--calib: {len(images)} images are too few to learn ranges from; give at least "

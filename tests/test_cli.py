@@ -84,7 +84,7 @@ def test_the_whole_path_by_hand(tmp_path, image_folder, capsys):
     assert captured.stderr == ""
     inspected = answer(capsys, "inspect", pt2)
     assert inspected["card"]["labels"] == ["circle", "square", "cross"]
-    assert inspected["input_shape"] == ["batch", 3, 16, 16]
+    assert inspected["input_shapes"] == {"image": ["batch", 3, 16, 16]}
     exported = edgevit("export", pt2, "--to", "onnx", "-o", folder)
     assert exported.returncode == 0, exported.stderr
     assert "-[x] logits: largest difference" in exported.stdout

@@ -145,6 +145,7 @@ def test_doctests():
     for name in (
         "edgevit.errors",
         "edgevit.graph.card",
+        "edgevit.graph.cutting",
         "edgevit.graph.inspection",
         "edgevit.evaluation",
         "edgevit.cli.output",

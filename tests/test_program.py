@@ -111,7 +111,7 @@ def test_running_in_batches_changes_no_answer(count, batch, fixed):
         seen.append(len(part))
         return [part * 2, part + 1]
 
-    doubled, more = run_in_batches(double, images, batch, fixed=fixed)
+    doubled, more = run_in_batches(double, images, batch=batch, fixed=fixed)
     assert np.array_equal(doubled, images * 2)
     assert np.array_equal(more, images + 1)
     assert all(size == batch for size in seen) if fixed else max(seen) <= batch
@@ -119,7 +119,7 @@ def test_running_in_batches_changes_no_answer(count, batch, fixed):
 
 def test_no_images_is_an_error():
     with pytest.raises(ValueError, match="no images"):
-        run_in_batches(lambda part: [part], np.zeros((0, 1), np.float32), 4, fixed=False)
+        run_in_batches(lambda part: [part], np.zeros((0, 1), np.float32), batch=4, fixed=False)
 
 
 def test_a_card_is_refused_when_it_has_unknown_keys(tiny_program):

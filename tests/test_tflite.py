@@ -83,9 +83,9 @@ def test_the_file_computes_what_the_program_does(files, program, kind):
 def test_run_takes_channels_first_whatever_the_file_does(files):
     first = TfliteArtefact.open(files["fp32", "nchw"][0])
     last = TfliteArtefact.open(files["fp32", "nhwc"][0])
-    assert (first.layout, first.stored_input.shape) == ("nchw", (1, 3, 16, 24))
-    assert (last.layout, last.stored_input.shape) == ("nhwc", (1, 16, 24, 3))
-    assert first.input.shape == last.input.shape == (1, 3, 16, 24)
+    assert (first.layout, first.stored_inputs[0].shape) == ("nchw", (1, 3, 16, 24))
+    assert (last.layout, last.stored_inputs[0].shape) == ("nhwc", (1, 16, 24, 3))
+    assert first.inputs[0].shape == last.inputs[0].shape == (1, 3, 16, 24)
 
 
 def test_channels_last_spares_one_transpose(files):

@@ -296,14 +296,14 @@ def test_a_network_with_attention_is_carried(tmp_path, kind):
 
 def test_a_quantized_file_takes_and_gives_floats(files):
     artefact = TfliteArtefact.open(files["int8"][1])
-    assert artefact.stored_input.dtype == artefact.outputs[0].dtype == "float32"
+    assert artefact.stored_inputs[0].dtype == artefact.outputs[0].dtype == "float32"
 
 
 def test_integer_ends_give_the_same_as_float_ones(files, integer_ends):
     program, path, _ = files["int8"]
     artefact = TfliteArtefact.open(integer_ends[0])
-    assert artefact.stored_input.dtype == artefact.outputs[0].dtype == "int8"
-    assert artefact.input.dtype == "float32"
+    assert artefact.stored_inputs[0].dtype == artefact.outputs[0].dtype == "int8"
+    assert artefact.inputs[0].dtype == "float32"
     images = images_for(program, 4)
     np.testing.assert_array_equal(artefact.run(images)[0], TfliteArtefact.open(path).run(images)[0])
 

@@ -69,7 +69,7 @@ def test_a_tflite_clip_can_have_its_channels_last(program, tmp_path):
     info = to_tflite(program, tmp_path / "clips.tflite", layout="nhwc")
     artefact = TfliteArtefact.open(tmp_path / "clips.tflite")
     assert info.inputs[0].shape == (1, 4, 8, 12, 3)
-    assert artefact.input.shape == (1, 4, 3, 8, 12)
+    assert artefact.inputs[0].shape == (1, 4, 3, 8, 12)
     dimensions = read_metadata(artefact.path).dimensions
     assert dimensions == ("batch", "frames", "height", "width", "channels")
     clips = noise(program.card.preprocessing, 2)

@@ -13,10 +13,11 @@ from edgevit.cli import options, output
 from edgevit.errors import EdgevitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgevit.export.placement import BackendPlacement
     from edgevit.graph.axes import Axis
+    from edgevit.graph.cutting import Chain, Cut
     from edgevit.graph.inspection import Inspection
     from edgevit.graph.program import Program
     from edgevit.quant.bridges import Bridge
@@ -33,8 +34,11 @@ _ARTEFACTS = (".onnx", ".tflite", ".mlpackage")
     "--blocks", is_flag=True, help="Of a Program: its bridge blocks and reconstruction blocks as well."
 )
 @click.option("--axes", is_flag=True, help="Of a Program: what can shrink, and what may not, as well.")
+@click.option("--cuts", is_flag=True, help="Of a Program: where it can be cut into stages, as well.")
 @options.reporting
-def command(file: str, *, device: str | None, blocks: bool, axes: bool, as_json: bool, quiet: bool) -> None:
+def command(
+    file: str, *, device: str | None, blocks: bool, axes: bool, cuts: bool, as_json: bool, quiet: bool
+) -> None:
     """Show what FILE holds.
 
     Of a Program, a .pt2 file: the card, the operators, the size and the cost. Of an artefact, .onnx,
@@ -42,20 +46,23 @@ def command(file: str, *, device: str | None, blocks: bool, axes: bool, as_json:
     """
     output.prepare(as_json=as_json, quiet=quiet)
     if Path(file).suffix in _ARTEFACTS:
-        if blocks or axes:
-            name = "blocks" if blocks else "axes"
-            raise EdgevitError(f"--{name}: {file} is an artefact; {name} are of a Program, a .pt2 file")
+        given = [name for name, wanted in (("blocks", blocks), ("axes", axes), ("cuts", cuts)) if wanted]
+        if given:
+            raise EdgevitError(
+                f"--{given[0]}: {file} is an artefact; {given[0]} are of a Program, a .pt2 file"
+            )
         _inspect_artefact(file, device, as_json=as_json)
         return
     if device is not None:
         raise EdgevitError(
             f"--device: {file} is no artefact, and no device runs anything else; export it, then inspect that"
         )
-    _inspect_program(file, blocks=blocks, axes=axes, as_json=as_json)
+    _inspect_program(file, blocks=blocks, axes=axes, cuts=cuts, as_json=as_json)
 
 
-def _inspect_program(file: str, *, blocks: bool, axes: bool, as_json: bool) -> None:
+def _inspect_program(file: str, *, blocks: bool, axes: bool, cuts: bool, as_json: bool) -> None:
     from edgevit.graph.axes import find_axes
+    from edgevit.graph.cutting import find_cuts
     from edgevit.graph.inspection import inspect
     from edgevit.graph.program import Program
     from edgevit.graph.rewrites import prepare_for_export
@@ -64,8 +71,11 @@ def _inspect_program(file: str, *, blocks: bool, axes: bool, as_json: bool) -> N
     found = inspect(program)
     parts = _parts(program) if blocks else None
     shrinking = find_axes(prepare_for_export(program)) if axes else None
+    chain = find_cuts(program) if cuts else None
     if as_json:
-        extra = {} if shrinking is None else {"axes": shrinking}
+        extra: dict[str, object] = {} if shrinking is None else {"axes": shrinking}
+        if chain is not None:
+            extra |= {"cuts": [_cut_as_json(cut) for cut in chain.cuts], "segments": chain.segments}
         output.print_json({**vars(found), **({} if parts is None else vars(parts)), **extra})
         return
     _print_inspection(found)
@@ -73,20 +83,23 @@ def _inspect_program(file: str, *, blocks: bool, axes: bool, as_json: bool) -> N
         _print_parts(parts)
     if shrinking is not None:
         _print_axes(shrinking)
+    if chain is not None:
+        _print_cuts(chain, found)
 
 
 def _print_inspection(found: Inspection) -> None:
+    from edgevit.graph.card import IMAGE
     from edgevit.graph.inspection import describe_count
 
     card = found.card
-    shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.output_shapes.items())
+    part = "" if card.stage is None else f", stage {card.stage}"
     rows = {
-        "model": f"{card.name} ({card.provenance.source}, weights: {card.provenance.weights})",
+        "model": f"{card.name}{part} ({card.provenance.source}, weights: {card.provenance.weights})",
         "weights sha256": card.provenance.weights_sha256,
         "licence": card.licence or "not said",
-        "images": card.preprocessing.describe(),
-        "input": _shape(found.input_shape),
-        "outputs": shapes,
+        "images": card.preprocessing.describe() if IMAGE in card.inputs else "none",
+        "inputs": _shapes(found.input_shapes),
+        "outputs": _shapes(found.output_shapes),
         "labels": f"{len(card.labels)} ({', '.join(card.labels[:3])}, ...)" if card.labels else "none",
         "parameters": f"{describe_count(found.parameters)} ({output.megabytes(found.weight_bytes)})",
         "cost": f"{describe_count(found.macs)} multiply-accumulates an image",
@@ -163,6 +176,34 @@ def _print_axes(axes: Sequence[Axis]) -> None:
     click.echo(f"{'fixed':>15}  {len(fixed)}")
     for reason, count in Counter(axis.fixed for axis in fixed).most_common():
         click.echo(f"{count:>15}  {reason}")
+
+
+def _cut_as_json(cut: Cut) -> dict[str, object]:
+    """A cut, and the bytes of one image that cross it: as they are, and floats being sent in a precision."""
+    from edgevit.graph.crossing import WIRE_PRECISIONS
+
+    sent = {precision: cut.bytes_at(precision) for precision in WIRE_PRECISIONS}
+    return {**vars(cut), "bytes": cut.bytes, "bytes_at": sent}
+
+
+def _print_cuts(chain: Chain, found: Inspection) -> None:
+    places = [f"{cut.module}, {cut.after}" if cut.module else cut.after for cut in chain.cuts]
+    width = max(map(len, places), default=0)
+    click.echo(
+        f"{'cuts':>15}  {len(chain.cuts)}; bytes are of one image, arithmetic and weights before the cut"
+    )
+    click.echo(f"{'bytes':>15}  {'arithmetic':>10}  {'weights':>7}  {'behind':{width}}  what crosses")
+    for cut, place in zip(chain.cuts, places, strict=True):
+        tensors = ", ".join(f"{tensor.name} {_shape(tensor.shape)} {tensor.dtype}" for tensor in cut.tensors)
+        arithmetic, weights = (
+            f"{100 * part / max(whole, 1):.1f} %"
+            for part, whole in ((cut.macs, found.macs), (cut.weight_bytes, found.weight_bytes))
+        )
+        click.echo(f"{cut.bytes:>15,}  {arithmetic:>10}  {weights:>7}  {place:{width}}  {tensors}")
+
+
+def _shapes(shapes: Mapping[str, tuple[int | str, ...]]) -> str:
+    return ", ".join(f"{name} {_shape(shape)}" for name, shape in shapes.items())
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

@@ -82,9 +82,13 @@ class Dimensions:
     Attributes:
         of: node to its dimensions, a list of such for a tuple of tensors; none for what is no tensor.
         batch: the dimension of images, fixed.
+
+    Raises:
+        EdgevitError: when the program is a stage of a model: its ends would no longer fit the other stages.
     """
 
     def __init__(self, program: Program) -> None:
+        program.card.check_whole()
         self.program = program
         self.of: dict[Node, Any] = {}
         self.batch: Dim

@@ -159,6 +159,7 @@ def _recaptured(path: Path, choices: Choices, name: str | None) -> Program:
     exported = read_exported(path, extra)
     if extra["edgevit_card.json"]:
         card = Card.from_json(extra["edgevit_card.json"], str(path))
+        card.check_whole()
         changes = {"preprocessing": refine(card.preprocessing, choices)}
         card = card.model_copy(
             update={**changes, "labels": choices.labels or card.labels, "name": name or card.name}

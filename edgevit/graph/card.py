@@ -14,6 +14,11 @@ Interpolation = Literal[
 ]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 
+# The input of whatever takes images.
+IMAGE = "image"
+# The step that makes a stage of a program.
+CUT = "cut"
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -125,13 +130,18 @@ class Step(_Frozen):
 
 
 class Card(_Frozen):
-    """Everything about a model that is not its graph or its weights."""
+    """Everything about a model that is not its graph or its weights.
+
+    The inputs of a stage of a model (`edgevit.graph.stages`) are the tensors that it takes, by the names that
+    they have in the whole; its preprocessing is the whole's, for whoever hands over the image.
+    """
 
     version: Literal[1] = 1
     name: str = Field(min_length=1)
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None = None
     licence: str | None = None
+    inputs: tuple[str, ...] = (IMAGE,)
     outputs: tuple[str, ...] = ("logits",)
     provenance: Provenance
     steps: tuple[Step, ...] = ()
@@ -139,6 +149,33 @@ class Card(_Frozen):
     def with_step(self, step: Step) -> Card:
         """The card of the program that `step` made."""
         return self.model_copy(update={"steps": (*self.steps, step)})
+
+    @property
+    def stage(self) -> str | None:
+        """Which stage of a model it is, as in "2 of 3"; None for a whole one."""
+        cut = self._cut()
+        return None if cut is None else f"{cut.options['stage']} of {cut.options['of']}"
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether its first output are logits: of a model, or of the last of its stages."""
+        cut = self._cut()
+        return cut is None or cut.options["stage"] == cut.options["of"]
+
+    def _cut(self) -> Step | None:
+        return next((step for step in self.steps if step.name == CUT), None)
+
+    def check_whole(self) -> None:
+        """Check that the program takes images and gives logits.
+
+        Raises:
+            EdgevitError: when it is a stage of another, naming which.
+        """
+        if self.stage is not None:
+            raise EdgevitError(
+                f"{self.name}: this is stage {self.stage} of it ({', '.join(self.inputs)} -> "
+                f"{', '.join(self.outputs)}), which does not take images and give logits; take the whole"
+            )
 
     @classmethod
     def from_json(cls, text: str | bytes, origin: str) -> Card:

@@ -35,10 +35,9 @@ def macs_by_node(program: Program) -> dict[str, int]:
             counts[n.name] = int(counter.get_total_flops() - before) // 2 // batch
             return value
 
-    image = torch.zeros(batch, *(int(size) for size in program.input_shape[1:]))
     # torch counts the attention kernels of GPUs, and not the one of a CPU: as matrix products it counts it.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        _Counting(program.module).run(image)
+        _Counting(program.module).run(*program.example(batch))
     return counts
 
 

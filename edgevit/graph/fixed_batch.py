@@ -26,7 +26,7 @@ def with_fixed_batch(exported: ExportedProgram, batch: int) -> ExportedProgram |
     """The same graph for exactly `batch` images.
 
     Args:
-        exported: a graph of one input whose first dimension is dynamic; it is left as it is.
+        exported: a graph of inputs whose first dimension is dynamic; it is left as it is.
         batch: the number that it becomes.
 
     Returns:
@@ -37,7 +37,7 @@ def with_fixed_batch(exported: ExportedProgram, batch: int) -> ExportedProgram |
         return None
     graph, mode = copied(exported.graph), FakeTensorMode(shape_env=ShapeEnv())
     graph.owning_module = exported.graph_module
-    images = _set_placeholders(exported, graph, mode, batch)
+    examples = _set_placeholders(exported, graph, mode, batch)
     for node in list(graph.nodes):
         if node.op == "call_function":
             _work_out(node, mode)
@@ -52,7 +52,7 @@ def with_fixed_batch(exported: ExportedProgram, batch: int) -> ExportedProgram |
         state_dict=dict(exported.state_dict),
         range_constraints={},
         module_call_graph=list(exported.module_call_graph),
-        example_inputs=((images,), {}),
+        example_inputs=(examples, {}),
         constants=dict(exported.constants),
         verifiers=exported.verifiers,
     )
@@ -78,8 +78,9 @@ def _is_plain(node: Node) -> bool:
 
 def _set_placeholders(
     exported: ExportedProgram, graph: Graph, mode: FakeTensorMode, batch: int
-) -> torch.Tensor:
-    """Give every placeholder its fake tensor; returns an example of the input."""
+) -> tuple[torch.Tensor, ...]:
+    """Give every placeholder its fake tensor; returns an example of the inputs."""
+    examples = []
     paths = {spec.arg.name: spec.target for spec in exported.graph_signature.input_specs}
     for node in graph.find_nodes(op="placeholder"):
         path = paths[node.name]
@@ -87,10 +88,11 @@ def _set_placeholders(
             old = node.meta["val"]
             example = torch.zeros((batch, *old.shape[1:]), dtype=old.dtype)
             node.meta["val"] = mode.from_tensor(example, static_shapes=True)
+            examples.append(example)
         else:
             stored = exported.state_dict.get(path, exported.constants.get(path))
             node.meta["val"] = mode.from_tensor(stored, static_shapes=True)
-    return example
+    return tuple(examples)
 
 
 def _work_out(node: Node, mode: FakeTensorMode) -> None:

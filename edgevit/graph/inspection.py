@@ -6,13 +6,12 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from edgevit.graph.card import Card
 from edgevit.graph.costs import count_macs
-from edgevit.graph.program import Program
+from edgevit.graph.program import Program, Shape
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Inspection:
 
     Attributes:
         card: its card.
-        input_shape: the input's shape, "batch" standing for a dynamic one.
+        input_shapes: by input name, "batch" standing for a dynamic one.
         output_shapes: by output name.
         parameters: number of trainable values.
         weight_bytes: bytes of all weights and buffers.
@@ -38,7 +37,7 @@ class Inspection:
     """
 
     card: Card
-    input_shape: tuple[int | str, ...]
+    input_shapes: dict[str, tuple[int | str, ...]]
     output_shapes: dict[str, tuple[int | str, ...]]
     parameters: int
     weight_bytes: int
@@ -60,11 +59,8 @@ def inspect(program: Program | str | Path) -> Inspection:
     tensors = [*program.exported.state_dict.values(), *program.exported.constants.values()]
     return Inspection(
         card=program.card,
-        input_shape=_named(program.input_shape),
-        output_shapes={
-            name: _named(shape)
-            for name, shape in zip(program.card.outputs, program.output_shapes, strict=True)
-        },
+        input_shapes=_by_name(program.card.inputs, program.input_shapes),
+        output_shapes=_by_name(program.card.outputs, program.output_shapes),
         parameters=program.parameter_count,
         weight_bytes=sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor)),
         macs=count_macs(program),
@@ -72,8 +68,11 @@ def inspect(program: Program | str | Path) -> Inspection:
     )
 
 
-def _named(shape: tuple[Any, ...]) -> tuple[int | str, ...]:
-    return tuple(size if isinstance(size, int) else "batch" for size in shape)
+def _by_name(names: tuple[str, ...], shapes: tuple[Shape, ...]) -> dict[str, tuple[int | str, ...]]:
+    return {
+        name: tuple(size if isinstance(size, int) else "batch" for size in shape)
+        for name, shape in zip(names, shapes, strict=True)
+    }
 
 
 def describe_count(value: float) -> str:

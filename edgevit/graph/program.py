@@ -20,6 +20,7 @@ from edgevit.graph.card import Card
 from edgevit.graph.fixed_batch import with_fixed_batch
 
 Array = npt.NDArray[np.float32]
+Shape = tuple[int | torch.SymInt, ...]
 
 _CARD_FILE = "edgevit_card.json"
 # Images run at once where the graph's batch is dynamic: enough to fill the cores, small in memory.
@@ -37,7 +38,8 @@ class Program:
 
     The graph takes one float32 tensor (batch, channels, height, width), prepared as
     ``card.preprocessing`` says, and returns the tensors that ``card.outputs`` names, the first being
-    (batch, classes) logits. Programs are values: a step on one gives another.
+    (batch, classes) logits. A stage of such a graph (`edgevit.graph.stages`) takes and gives whatever
+    tensors its card names, each with the batch in front. Programs are values: a step on one gives another.
     """
 
     exported: ExportedProgram
@@ -46,11 +48,15 @@ class Program:
     runtime = "torch"
 
     def __post_init__(self) -> None:
-        found = len(self.exported.graph_signature.user_outputs)
-        if found != len(self.card.outputs):
-            raise EdgevitError(
-                f"the graph of {self.card.name} has {found} outputs, its card names {len(self.card.outputs)}"
-            )
+        signature = self.exported.graph_signature
+        for kind, found, named in (
+            ("inputs", signature.user_inputs, self.card.inputs),
+            ("outputs", signature.user_outputs, self.card.outputs),
+        ):
+            if len(found) != len(named):
+                raise EdgevitError(
+                    f"the graph of {self.card.name} has {len(found)} {kind}, its card names {len(named)}"
+                )
 
     @cached_property
     def module(self) -> torch.nn.Module:
@@ -63,25 +69,39 @@ class Program:
         graph: torch.fx.Graph = self.exported.graph
         return graph
 
+    @property
+    def inputs(self) -> tuple[torch.fx.Node, ...]:
+        """The placeholders of what the graph takes, in the order of ``card.inputs``."""
+        placeholders = {node.name: node for node in self.graph.find_nodes(op="placeholder")}
+        return tuple(placeholders[str(name)] for name in self.exported.graph_signature.user_inputs)
+
     @cached_property
-    def input_shape(self) -> tuple[int | torch.SymInt, ...]:
-        """Shape of the input, the first dimension symbolic where the batch is dynamic."""
-        names = self.exported.graph_signature.user_inputs
-        if len(names) != 1:
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """Shapes of the inputs, the first dimension symbolic where the batch is dynamic."""
+        return tuple(tuple(node.meta["val"].shape) for node in self.inputs)
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of the one input.
+
+        Raises:
+            EdgevitError: when the program is a stage that takes several.
+        """
+        if len(self.input_shapes) != 1:
             raise EdgevitError(
-                f"the graph of {self.card.name} has {len(names)} inputs; one image is expected"
+                f"{self.card.name} takes {len(self.input_shapes)} tensors ({', '.join(self.card.inputs)}); "
+                "one image is expected"
             )
-        node = next(node for node in self.graph.nodes if node.name == names[0])
-        return tuple(node.meta["val"].shape)
+        return self.input_shapes[0]
 
     @property
     def batch(self) -> int | None:
         """The graph's fixed batch size, or None where it is dynamic."""
-        first = self.input_shape[0]
+        first = self.input_shapes[0][0]
         return first if isinstance(first, int) else None
 
     @cached_property
-    def output_shapes(self) -> tuple[tuple[int | torch.SymInt, ...], ...]:
+    def output_shapes(self) -> tuple[Shape, ...]:
         """Shapes of the outputs."""
         output = next(node for node in self.graph.nodes if node.op == "output")
         results = output.args[0][-len(self.card.outputs) :]
@@ -89,7 +109,12 @@ class Program:
 
     @property
     def num_classes(self) -> int:
-        """Classes that the first output tells apart."""
+        """Classes that the first output tells apart.
+
+        Raises:
+            EdgevitError: when the program is a stage of a model.
+        """
+        self.card.check_whole()
         return int(self.output_shapes[0][-1])
 
     @property
@@ -98,23 +123,26 @@ class Program:
         # An export has such a parameter under the name that each module gives it.
         return sum({tensor.data_ptr(): tensor.numel() for tensor in self.exported.parameters()}.values())
 
-    def run(self, images: Array) -> list[Array]:
+    def run(self, *inputs: Array) -> list[Array]:
         """Run prepared images, any number of them, without gradients.
 
         Args:
-            images: (n, channels, height, width) float32.
+            inputs: (n, channels, height, width) float32; of a stage, every tensor that ``card.inputs``
+                names, (n, ..), of its dtype.
 
         Returns:
             One array per output, the first dimension n.
         """
 
-        def run_batch(batch: Array) -> list[Array]:
-            results = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
+        def run_batch(*batch: Array) -> list[Array]:
+            results = self.module(*(torch.from_numpy(np.ascontiguousarray(part)) for part in batch))
             results = results if isinstance(results, tuple | list) else (results,)
             return [result.numpy() for result in results]
 
         with torch.no_grad():
-            return run_in_batches(run_batch, images, self.batch or _RUN_BATCH, fixed=self.batch is not None)
+            return run_in_batches(
+                run_batch, *inputs, batch=self.batch or _RUN_BATCH, fixed=self.batch is not None
+            )
 
     def with_batch(self, batch: int) -> Program:
         """The same program for exactly `batch` images: shape arithmetic on the batch becomes constants."""
@@ -126,9 +154,13 @@ class Program:
             )
         fixed = with_fixed_batch(self.exported, batch)
         if fixed is None:
-            example = torch.zeros(batch, *(int(size) for size in self.input_shape[1:]))
-            fixed = export_module(self.module, example, dynamic_batch=False)
+            fixed = export_module(self.module, *self.example(batch), dynamic_batch=False)
         return Program(fixed, self.card)
+
+    def example(self, batch: int) -> tuple[torch.Tensor, ...]:
+        """Inputs of zeros."""
+        values = (node.meta["val"] for node in self.inputs)
+        return tuple(torch.zeros(batch, *map(int, value.shape[1:]), dtype=value.dtype) for value in values)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write graph, weights and card to one ``.pt2`` file, whole or not at all.
@@ -179,30 +211,29 @@ def read_exported(path: Path, extra_files: dict[str, str] | None = None) -> Expo
             raise EdgevitError(f"{path} could not be read by torch {torch.__version__}: {reason}") from error
 
 
-def export_module(module: torch.nn.Module, example: torch.Tensor, *, dynamic_batch: bool) -> ExportedProgram:
-    """`torch.export` of a module that takes one tensor, without the paths of the exporting machine."""
-    shapes = ({0: batch_dim()},) if dynamic_batch else None
-    exported = torch.export.export(module, (example,), dynamic_shapes=shapes)
+def export_module(module: torch.nn.Module, *example: torch.Tensor, dynamic_batch: bool) -> ExportedProgram:
+    """`torch.export` of a module that takes tensors, without the paths of the exporting machine."""
+    shapes = tuple({0: batch_dim()} for _ in example) if dynamic_batch else None
+    exported = torch.export.export(module, example, dynamic_shapes=shapes)
     for node in exported.graph.nodes:
         node.meta.pop("stack_trace", None)
     return exported
 
 
-def run_in_batches(
-    run: Callable[[Array], list[Array]], images: Array, batch: int, *, fixed: bool
-) -> list[Array]:
-    """Run `images` through a function of at most (or, when `fixed`, exactly) `batch` at a time.
+def run_in_batches(run: Callable[..., list[Array]], *inputs: Array, batch: int, fixed: bool) -> list[Array]:
+    """Run inputs through a function of at most (or, when `fixed`, exactly) `batch` at a time.
 
     A last batch that is too small for a fixed size is filled by repeating its last image, whose
     surplus answers are dropped.
     """
-    if len(images) == 0:
+    total = len(inputs[0])
+    if total == 0:
         raise ValueError("no images to run")
     results: list[list[Array]] = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        count = len(part)
+    for start in range(0, total, batch):
+        count = min(batch, total - start)
+        parts = [array[start : start + count] for array in inputs]
         if fixed and count < batch:
-            part = np.concatenate([part, np.repeat(part[-1:], batch - count, axis=0)])
-        results.append([output[:count] for output in run(part)])
+            parts = [np.concatenate([part, np.repeat(part[-1:], batch - count, axis=0)]) for part in parts]
+        results.append([output[:count] for output in run(*parts)])
     return [np.concatenate(outputs) for outputs in zip(*results, strict=True)]

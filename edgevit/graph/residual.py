@@ -7,7 +7,7 @@ value alone, of the same shape, and whatever the branch alone read is gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,16 @@ from torch.fx import Node
 from edgevit.errors import EdgevitError
 from edgevit.graph.axes import LAYERS, stored_tensors
 from edgevit.graph.program import Program
-from edgevit.graph.rewriting import VIEWS, Editor, calls, is_call, same_shape, shape_of, shared_path
+from edgevit.graph.rewriting import (
+    VIEWS,
+    Editor,
+    ancestors,
+    calls,
+    is_call,
+    same_shape,
+    shape_of,
+    shared_path,
+)
 
 aten = torch.ops.aten
 
@@ -92,7 +101,7 @@ def _block(node: Node, stored: dict[Node, torch.Tensor]) -> ResidualBlock | None
         alone, value = _used_for(node, skip), _forms(skip)
         read = {source for inner in alone for source in inner.all_input_nodes} - set(alone)
         # Computed from the skip, and by no way that something else reads as well.
-        if branch in alone and read & value and not _ancestors(read - value) & value:
+        if branch in alone and read & value and not ancestors(read - value) & value:
             computed = [inner for inner in alone if inner.op == "call_function"]
             return ResidualBlock(
                 name=_module(computed) or computed[0].name,
@@ -131,17 +140,6 @@ def _forms(skip: Node) -> set[Node]:
     while is_call(skip, VIEWS):
         skip = skip.all_input_nodes[0]
         found.add(skip)
-    return found
-
-
-def _ancestors(nodes: Iterable[Node]) -> set[Node]:
-    """What nodes are computed from, themselves among it."""
-    found, pending = set[Node](), list(nodes)
-    while pending:
-        node = pending.pop()
-        if node not in found:
-            found.add(node)
-            pending.extend(node.all_input_nodes)
     return found
 
 

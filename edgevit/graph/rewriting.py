@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -92,7 +92,10 @@ class Editor:
         self._constants: dict[str, Any] = dict(exported.constants)
         self._fake_mode = _fake_mode(self.graph)
         self._origin: Node | None = None
-        self._added_outputs: list[str] = []
+        self._inputs = dict(zip(exported.graph_signature.user_inputs, program.card.inputs, strict=True))
+        self._outputs = program.card.outputs
+        self._output_specs = list(exported.graph_signature.output_specs)
+        self._takes_others = False
         self._evaluated_on = {node: _layouts_read(node) for node in self.graph.nodes}
 
     @property
@@ -100,6 +103,12 @@ class Editor:
         """The placeholder of the input."""
         placeholders: list[Node] = self.graph.find_nodes(op="placeholder")
         return next(node for node in placeholders if self._specs[node.name].kind is InputKind.USER_INPUT)
+
+    @property
+    def batch(self) -> Size:
+        """How many images the graph takes at once: a symbol, or a number where it is fixed."""
+        size: Size = self.image.meta["val"].shape[0]
+        return size
 
     @property
     def results(self) -> tuple[Node, ...]:
@@ -217,7 +226,34 @@ class Editor:
     def add_output(self, node: Node, name: str) -> None:
         """Return one more tensor, after the others, under a name of its own on the card."""
         self.graph.output_node().args = ((*self.results, node),)
-        self._added_outputs.append(name)
+        self._outputs = (*self._outputs, name)
+        self._output_specs.append(_output_spec())
+
+    def add_input(self, name: str, shape: Shape, dtype: torch.dtype) -> Node:
+        """Take one more tensor, after the others, under a name of its own on the card.
+
+        Once a graph takes others, it no longer takes what nothing in it reads.
+
+        Args:
+            name: on the card.
+            shape: of the tensor, which lies dense in memory; the batch in front, as `batch` has it.
+            dtype: of its values.
+        """
+        with self._after_placeholders_of(InputKind.USER_INPUT):
+            node = self.graph.placeholder(name)
+        self._specs[node.name] = InputSpec(
+            kind=InputKind.USER_INPUT, arg=TensorArgument(name=node.name), target=None
+        )
+        node.meta["val"] = self.evaluate(aten.empty.memory_format, (list(shape),), {"dtype": dtype})
+        self._inputs[node.name] = name
+        self._takes_others = True
+        return node
+
+    def set_outputs(self, outputs: Mapping[str, Node]) -> None:
+        """Return other tensors than before, under the names that they are to have on the card."""
+        self.graph.output_node().args = (tuple(outputs.values()),)
+        self._outputs = tuple(outputs)
+        self._output_specs = [_output_spec() for _ in outputs]
 
     def finish(self, name: str, **measured: int) -> Program:
         """The edited program, its card one step longer.
@@ -226,6 +262,10 @@ class Editor:
             name: of the rewrite.
             measured: what to write in the step besides, such as how many places changed.
         """
+        return self.finish_as(Step(name=name, measured=dict(measured)))
+
+    def finish_as(self, step: Step) -> Program:
+        """The edited program, its card longer by a step."""
         # Attention, which could drop at random, would stay for that alone.
         self.graph.eliminate_dead_code(lambda node: node.is_impure(impure_random=False))
         self._drop_unused_tensors()
@@ -239,15 +279,15 @@ class Editor:
             state_dict={path: value for path, value in self._state.items() if path in names},
             range_constraints=dict(exported.range_constraints),
             module_call_graph=self._call_graph(),
-            example_inputs=exported.example_inputs,
+            example_inputs=self._example_inputs(),
             constants={path: value for path, value in self._constants.items() if path in names},
             verifiers=exported.verifiers,
         )
-        card = self._program.card.with_step(Step(name=name, measured=dict(measured)))
-        outputs = (*card.outputs, *self._added_outputs)
-        program = Program(rewritten, card.model_copy(update={"outputs": outputs}))
+        card = self._program.card.with_step(step)
+        ends = {"inputs": tuple(self._inputs.values()), "outputs": self._outputs}
+        program = Program(rewritten, card.model_copy(update=ends))
         if program.batch != self._program.batch:
-            raise AssertionError(f"{name} fixed the batch of {program.card.name} at {program.batch}")
+            raise AssertionError(f"{step.name} fixed the batch of {program.card.name} at {program.batch}")
         return program
 
     def _store(self, node: Node, path: str, value: torch.Tensor, *, parameter: bool) -> None:
@@ -286,28 +326,48 @@ class Editor:
     def _drop_unused_tensors(self) -> None:
         for node in self.graph.find_nodes(op="placeholder"):
             kind = self._specs[node.name].kind
-            if not node.users and kind in (*_PREFIX, InputKind.CONSTANT_TENSOR):
+            droppable = (*_PREFIX, InputKind.CONSTANT_TENSOR)
+            if self._takes_others:
+                droppable = (*droppable, InputKind.USER_INPUT)
+            if not node.users and kind in droppable:
                 del self._specs[node.name]
+                self._inputs.pop(node.name, None)
                 self.graph.erase_node(node)
 
+    def _example_inputs(self) -> Any:
+        if not self._takes_others:
+            return self._program.exported.example_inputs
+        nodes = {node.name: node for node in self.graph.find_nodes(op="placeholder")}
+        values = (nodes[name].meta["val"] for name in self._inputs)
+        batch = self._program.batch or 2
+        return tuple(torch.zeros(batch, *value.shape[1:], dtype=value.dtype) for value in values), {}
+
     def _call_graph(self) -> list[ModuleCallEntry]:
-        """How the module is called: where outputs were added, it returns a plain tuple of tensors."""
+        """How the module is called: where its ends are others, it takes and returns plain tensors."""
         entry, *inner = self._program.exported.module_call_graph
         signature = entry.signature
-        if signature is not None and (signature.outputs or self._added_outputs):
+        if signature is None:
+            return [entry, *inner]
+        changed = self._outputs != self._program.card.outputs
+        if signature.outputs or changed:
             # A program that outputs were added to before names its results here: they may be others now.
             outputs = [TensorArgument(name=node.name) for node in self.results]
             signature = replace(signature, outputs=outputs)
-        if signature is not None and self._added_outputs:
+        if changed:
             signature = replace(signature, out_spec=pytree.tree_structure((0,) * len(self.results)))
+        if self._takes_others:
+            signature = replace(
+                signature,
+                inputs=[TensorArgument(name=name) for name in self._inputs],
+                in_spec=pytree.tree_structure(((0,) * len(self._inputs), {})),
+                forward_arg_names=list(self._inputs),
+            )
         return [replace(entry, signature=signature), *inner]
 
     def _signature(self) -> ExportGraphSignature:
-        specs = list(self._program.exported.graph_signature.output_specs)
-        specs += [_output_spec() for _ in self._added_outputs]
         outputs = [
             replace(spec, arg=replace(spec.arg, name=node.name)) if isinstance(node, Node) else spec
-            for spec, node in zip(specs, self.results, strict=True)
+            for spec, node in zip(self._output_specs, self.results, strict=True)
         ]
         inputs = [self._specs[node.name] for node in self.graph.find_nodes(op="placeholder")]
         return ExportGraphSignature(input_specs=inputs, output_specs=outputs)
@@ -345,6 +405,17 @@ def is_call(node: Node, targets: Collection[Any]) -> bool:
 def calls(graph: Graph, targets: Collection[Any]) -> list[Node]:
     """The graph's calls of the given operators, in order."""
     return [node for node in graph.nodes if is_call(node, targets)]
+
+
+def ancestors(nodes: Iterable[Node]) -> set[Node]:
+    """What nodes are computed from, themselves among it."""
+    found, pending = set[Node](), list(nodes)
+    while pending:
+        node = pending.pop()
+        if node not in found:
+            found.add(node)
+            pending.extend(node.all_input_nodes)
+    return found
 
 
 def module_path(node: Node) -> str:

@@ -54,7 +54,8 @@ class Runner:
             **signature.inputs_to_lifted_tensor_constants,
         }
         self.constants: Values = {name: stored[target].detach() for name, target in targets.items()}
-        self.image = str(signature.user_inputs[0])
+        self.inputs = [str(name) for name in signature.user_inputs]
+        self.image = self.inputs[0]
         self.results = [str(name) for name in signature.user_outputs]
 
     def run(

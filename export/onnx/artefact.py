@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgevit import extras
 from edgevit.errors import EdgevitError
-from edgevit.export.metadata import CARD_KEY, TensorInfo, required_card
+from edgevit.export.metadata import CARD_KEY, TensorInfo, check_inputs, required_card
 from edgevit.export.onnx.check import check_file
 from edgevit.graph.card import Card
 from edgevit.graph.program import run_in_batches
@@ -25,7 +25,7 @@ class OnnxArtefact:
 
     path: Path
     session: Any
-    input: TensorInfo
+    inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     embedded_card: Card | None
     runtime: str
@@ -40,7 +40,8 @@ class OnnxArtefact:
 
         Raises:
             EdgevitError: when it is damaged, altered since edgevit sealed it, or refers outside its
-                folder; when ONNX Runtime cannot load it, or it does not take exactly one tensor.
+                folder; when ONNX Runtime cannot load it, or it does not take exactly what its card
+                says, or one tensor where it has none.
             MissingDependencyError: without the ``onnx`` extra.
         """
         onnxruntime = extras.load("onnxruntime", "onnx", f"running {path}")
@@ -56,16 +57,16 @@ class OnnxArtefact:
             raise EdgevitError(
                 f"{path} is not an ONNX model that ONNX Runtime can load: {reason(error)}"
             ) from error
-        inputs = session.get_inputs()
-        if len(inputs) != 1:
-            raise EdgevitError(f"{path} has {len(inputs)} inputs; one image tensor is expected")
-        card = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+        text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+        card = None if text is None else Card.from_json(text, str(path))
+        inputs = tuple(_tensor(argument) for argument in session.get_inputs())
+        check_inputs(card, len(inputs), path)
         return cls(
             path=path,
             session=session,
-            input=_tensor(inputs[0]),
+            inputs=inputs,
             outputs=tuple(_tensor(output) for output in session.get_outputs()),
-            embedded_card=None if card is None else Card.from_json(card, str(path)),
+            embedded_card=card,
             runtime=f"onnxruntime {onnxruntime.__version__}",
         )
 
@@ -80,23 +81,30 @@ class OnnxArtefact:
 
     @property
     def num_classes(self) -> int:
-        """Classes of the first output."""
+        """Classes of the first output.
+
+        Raises:
+            EdgevitError: when the file is a stage of a model.
+        """
+        if self.embedded_card is not None:
+            self.embedded_card.check_whole()
         return int(self.outputs[0].shape[-1])
 
     @property
     def batch(self) -> int | None:
         """The fixed batch size, or None where it is dynamic."""
-        size = self.input.shape[0]
+        size = self.inputs[0].shape[0]
         return size if isinstance(size, int) else None
 
-    def run(self, images: Array) -> list[Array]:
-        """Outputs for prepared images (n, channels, height, width) float32, any n."""
+    def run(self, *inputs: Array) -> list[Array]:
+        """Outputs for prepared images (n, channels, height, width) float32, any n, or what a stage takes."""
+        names = [tensor.name for tensor in self.inputs]
 
-        def run_batch(batch: Array) -> list[Array]:
-            results: list[Array] = self.session.run(None, {self.input.name: batch})
+        def run_batch(*batch: Array) -> list[Array]:
+            results: list[Array] = self.session.run(None, dict(zip(names, batch, strict=True)))
             return results
 
-        return run_in_batches(run_batch, images, self.batch or 32, fixed=self.batch is not None)
+        return run_in_batches(run_batch, *inputs, batch=self.batch or 32, fixed=self.batch is not None)
 
 
 def _tensor(argument: Any) -> TensorInfo:

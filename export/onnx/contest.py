@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgevit.export.timing import WALL_TIME, Run, Timing, time_in_turns
 
@@ -19,7 +21,7 @@ def time_files(files: Sequence[bytes], *, runs: int = RUNS, threads: int | None 
     """Time serialised models in ONNX Runtime on the CPU, in turns, in wall time: there may be many threads.
 
     Args:
-        files: of one image input each; a dynamic batch is run with one image.
+        files: of the same inputs each; a dynamic batch is run with one image.
         runs: timed runs of each, after `WARM_UP` that are not counted.
         threads: intra-op threads; None leaves it to ONNX Runtime.
     """
@@ -42,10 +44,16 @@ def onnx_run(model: bytes | Path, *, threads: int | None) -> Run:
         options.intra_op_num_threads = threads
     source = model if isinstance(model, bytes) else str(model)
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    image = session.get_inputs()[0]
-    shape = [size if isinstance(size, int) else 1 for size in image.shape]
-    feed = {image.name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
+    feed = {argument.name: _noise(argument) for argument in session.get_inputs()}
     return lambda: session.run(None, feed)
+
+
+def _noise(argument: Any) -> npt.NDArray[Any]:
+    """Values for an input of a session; of a dynamic batch, one."""
+    shape = [size if isinstance(size, int) else 1 for size in argument.shape]
+    name = argument.type.removeprefix("tensor(").removesuffix(")")
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return noise.astype(np.dtype({"float": "float32"}.get(name, name)))
 
 
 def is_clearly_faster(challenger: Timing, champion: Timing) -> bool:

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from edgevit import extras
 from edgevit.errors import EdgevitError
+from edgevit.export.integer_ends import requantize_ends
 from edgevit.export.metadata import ArtefactInfo, Precision, TensorInfo
 from edgevit.export.onnx.check import SEALED, sealed
 from edgevit.export.quantized import (
@@ -83,7 +84,7 @@ def to_onnx(
     extras.require("onnx", "ONNX export")
     given = program
     program = prepare_for_export(program if batch == "dynamic" else program.with_batch(batch))
-    program = spell_out_for_onnx(saturate_narrow_grids(store_constants(program)))
+    program = spell_out_for_onnx(saturate_narrow_grids(store_constants(requantize_ends(program))))
     if opset == "fastest":
         written = _fastest(program, precision)
     else:
@@ -91,7 +92,7 @@ def to_onnx(
     path.write_bytes(written.content)
     options: dict[str, JsonValue] = {**written.options, "batch": batch}
     if is_quantized(given):
-        options |= _checked(given, path)
+        options |= _checked(requantize_ends(given), path)
     if check_opencv:
         from edgevit.export.onnx.opencv import opencv_verdict
 

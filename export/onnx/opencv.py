@@ -62,7 +62,7 @@ def opencv_verdict(path: Path) -> OpenCvVerdict:
         EdgevitError: when ONNX Runtime cannot run the file.
     """
     artefact = OnnxArtefact.open(path)
-    shape = (artefact.batch or 1, *(int(size) for size in artefact.input.shape[1:]))
+    shape = (artefact.batch or 1, *(int(size) for size in artefact.inputs[0].shape[1:]))
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
         given, results = Path(folder) / "images.npy", Path(folder) / "outputs.npz"

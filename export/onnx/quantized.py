@@ -52,7 +52,7 @@ def lay_out(model: ir.Model) -> None:
 
         MatMul(x, DequantizeLinear(weight (in, out), scales, zeros, axis=1))
 
-    and all int8 activations as uint8.
+    and all int8 activations as uint8, but those that the file takes or gives.
 
     Args:
         model: as torch's exporter writes it.
@@ -64,13 +64,20 @@ def lay_out(model: ir.Model) -> None:
                 _state_zero_points(node)
             else:
                 _make_batch_of_one(node)
-        elif node.op_type in _QUANTIZERS:
+        elif node.op_type in _QUANTIZERS and not _is_end(node):
             _make_unsigned(node)
 
 
 def _is_stored(node: ir.Node) -> bool:
     values = node.inputs[0]
     return values is not None and values.is_initializer()
+
+
+def _is_end(node: ir.Node) -> bool:
+    """Whether integers that the file takes go in, or such that it gives come out."""
+    values, result = node.inputs[0], node.outputs[0]
+    integers = values if node.op_type == "DequantizeLinear" else result
+    return integers is not None and (integers.is_graph_input() or integers.is_graph_output())
 
 
 def _meets_bytes(node: ir.Node) -> bool:

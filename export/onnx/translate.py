@@ -21,7 +21,6 @@ from edgevit.extras import version_of
 from edgevit.graph.fixed_batch import copied
 from edgevit.graph.program import Program
 
-INPUT_NAME = "image"
 BATCH_NAME = "batch"
 
 
@@ -109,8 +108,14 @@ def _quiet_exporter() -> Iterator[None]:
 def _describe(model: Any, program: Program) -> None:
     """Give inputs, outputs and the batch their names, and embed the card."""
     graph = model.graph
-    symbol = None if program.batch is not None else str(program.input_shape[0])
-    for value, name in zip([*graph.inputs, *graph.outputs], [INPUT_NAME, *program.card.outputs], strict=True):
+    symbol = None if program.batch is not None else str(program.input_shapes[0][0])
+    names = [*program.card.inputs, *program.card.outputs]
+    ends = dict(zip([*graph.inputs, *graph.outputs], names, strict=True))
+    for value in _values(graph):
+        # What a stage gives may have the name of what is reshaped for it.
+        if value not in ends and value.name in names:
+            value.name = f"{value.name}_inside"
+    for value, name in ends.items():
         value.name = name
     for value in _values(graph):
         _rename_dimension(value, symbol)

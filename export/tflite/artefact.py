@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevit.errors import EdgevitError, MissingDependencyError
-from edgevit.export.metadata import TensorInfo, required_card
+from edgevit.export.metadata import TensorInfo, check_inputs, required_card
 from edgevit.export.tflite.check import checked_model
 from edgevit.export.tflite.metadata import Layout, TfliteMetadata, card_in, metadata_in, order_from
 from edgevit.export.tflite.views import inverse
 from edgevit.extras import version_of
-from edgevit.graph.card import Card
+from edgevit.graph.card import IMAGE, Card
 from edgevit.graph.program import run_in_batches
 
 Array = npt.NDArray[np.float32]
@@ -38,9 +38,10 @@ class TfliteArtefact:
     Attributes:
         path: the file.
         interpreter: the interpreter, its tensors allocated.
-        layout: how the file's input lies; `run` takes channels first either way.
-        input: the images that `run` takes, (batch, channels, height, width), frames second for clips.
-        stored_input: the file's own input.
+        layout: how the file's image lies; `run` takes channels first either way.
+        inputs: what `run` takes: images (batch, channels, height, width), frames second for clips, or the
+            tensors of a stage.
+        stored_inputs: the file's own inputs.
         outputs: the file's outputs.
         embedded_card: the card inside it, or None.
         metadata: what its TFLite metadata says, or None.
@@ -50,8 +51,8 @@ class TfliteArtefact:
     path: Path
     interpreter: Any
     layout: Layout
-    input: TensorInfo
-    stored_input: TensorInfo
+    inputs: tuple[TensorInfo, ...]
+    stored_inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     embedded_card: Card | None
     metadata: TfliteMetadata | None
@@ -69,7 +70,7 @@ class TfliteArtefact:
 
         Raises:
             EdgevitError: when the file is damaged, the interpreter cannot load it, or it does not take
-                exactly one float32 image.
+                exactly what its card says, or one float32 image where it has none.
             MissingDependencyError: without an interpreter.
         """
         module, runtime = _interpreter(path)
@@ -82,20 +83,27 @@ class TfliteArtefact:
             raise EdgevitError(
                 f"{path} is not a model that {runtime} can run: {str(error).strip().splitlines()[0]}"
             ) from error
-        stored = _stored_input(path, interpreter.get_input_details())
+        card = card_in(content, str(path))
+        details = interpreter.get_input_details()
+        check_inputs(card, len(details), path)
+        stored = tuple(_tensor(given) for given in details)
         metadata = metadata_in(content, flatbuffer)
-        layout = _layout(stored, metadata)
-        order = order_from(layout, len(stored.shape))
+        layout: Layout = "nchw"
+        inputs = stored
+        if _takes_image(card):
+            _check_image(path, details[0])
+            layout = _layout(stored[0], metadata)
+            order = order_from(layout, len(stored[0].shape))
+            shape = tuple(stored[0].shape[axis] for axis in order)
+            inputs = (TensorInfo(name=stored[0].name, shape=shape, dtype="float32"), *stored[1:])
         return cls(
             path=path,
             interpreter=interpreter,
             layout=layout,
-            input=TensorInfo(
-                name=stored.name, shape=tuple(stored.shape[axis] for axis in order), dtype="float32"
-            ),
-            stored_input=stored,
-            outputs=tuple(_tensor(details) for details in interpreter.get_output_details()),
-            embedded_card=card_in(content, str(path)),
+            inputs=inputs,
+            stored_inputs=stored,
+            outputs=tuple(_tensor(given) for given in interpreter.get_output_details()),
+            embedded_card=card,
             metadata=metadata,
             runtime=runtime,
         )
@@ -111,35 +119,44 @@ class TfliteArtefact:
 
     @property
     def num_classes(self) -> int:
-        """Classes of the first output."""
+        """Classes of the first output.
+
+        Raises:
+            EdgevitError: when the file is a stage of a model.
+        """
+        if self.embedded_card is not None:
+            self.embedded_card.check_whole()
         return int(self.outputs[0].shape[-1])
 
     @property
     def batch(self) -> int:
         """The batch size, fixed in every TFLite file."""
-        return int(self.input.shape[0])
+        return int(self.inputs[0].shape[0])
 
-    def run(self, images: Array) -> list[Array]:
-        """Outputs for prepared images (n, channels, height, width) or clips float32, any n.
+    def run(self, *inputs: Array) -> list[Array]:
+        """Outputs for prepared images (n, channels, height, width) or clips, any n, or what a stage takes.
 
         A file that takes and gives integers is given the images' and their outputs are brought back, by the
-        scales and zero points in it.
+        scales and zero points in it; a stage takes and gives the tensors as they are stored.
         """
+        is_stage = self.embedded_card is not None and self.embedded_card.stage is not None
 
-        def run_batch(batch: Array) -> list[Array]:
-            stored = batch.transpose(inverse(order_from(self.layout, batch.ndim)))
+        def run_batch(*batch: Array) -> list[Array]:
+            first, *others = batch
+            if _takes_image(self.embedded_card):
+                first = first.transpose(inverse(order_from(self.layout, first.ndim)))
             with self._lock:
-                details = self.interpreter.get_input_details()[0]
-                self.interpreter.set_tensor(
-                    details["index"], np.ascontiguousarray(_quantized(stored, details))
-                )
+                for part, details in zip((first, *others), self.interpreter.get_input_details(), strict=True):
+                    stored = part if part.dtype == details["dtype"] else _quantized(part, details)
+                    self.interpreter.set_tensor(details["index"], np.ascontiguousarray(stored))
                 self.interpreter.invoke()
-                return [
-                    _dequantized(self.interpreter.get_tensor(output["index"]), output)
-                    for output in self.interpreter.get_output_details()
+                results = [
+                    (self.interpreter.get_tensor(details["index"]), details)
+                    for details in self.interpreter.get_output_details()
                 ]
+            return [stored if is_stage else _dequantized(stored, details) for stored, details in results]
 
-        return run_in_batches(run_batch, images, self.batch, fixed=True)
+        return run_in_batches(run_batch, *inputs, batch=self.batch, fixed=True)
 
 
 def _interpreter(path: Path) -> tuple[ModuleType, str]:
@@ -152,24 +169,24 @@ def _interpreter(path: Path) -> tuple[ModuleType, str]:
     )
 
 
-def _stored_input(path: Path, details: list[dict[str, Any]]) -> TensorInfo:
-    if len(details) != 1:
-        raise EdgevitError(f"{path} has {len(details)} inputs; one image tensor is expected")
-    stored = _tensor(details[0])
+def _takes_image(card: Card | None) -> bool:
+    """Whether the first input is an image: nothing else is, where no card says so."""
+    return card is None or card.inputs[0] == IMAGE
+
+
+def _check_image(path: Path, details: dict[str, Any]) -> None:
+    stored = _tensor(details)
     # Integers without a scale are not an image: what they stand for is not said.
-    known = stored.dtype == "float32" or (stored.dtype in _INTEGERS and details[0]["quantization"][0] > 0)
+    known = stored.dtype == "float32" or (stored.dtype in _INTEGERS and details["quantization"][0] > 0)
     if len(stored.shape) not in (4, 5) or not known:
         raise EdgevitError(
             f"{path} takes a {stored.dtype} tensor of {len(stored.shape)} dimensions; "
             "a float32 or quantized image of 4, or a clip of 5, is expected"
         )
-    return stored
 
 
 def _quantized(images: Array, details: dict[str, Any]) -> npt.NDArray[Any]:
-    """Images as a tensor's integers, rounded as the quantizers of PyTorch round; floats as they are."""
-    if details["dtype"] == np.float32:
-        return images
+    """Images as a tensor's integers, rounded as the quantizers of PyTorch round."""
     scale, zero_point = details["quantization"]
     limits = np.iinfo(details["dtype"])
     stored = np.rint(images * np.float32(1 / scale)) + zero_point

@@ -16,14 +16,17 @@ from pydantic import JsonValue
 
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
+from edgevit.export.integer_ends import integer_inputs, integer_outputs, with_float_ends
 from edgevit.export.metadata import ArtefactInfo, Precision
 from edgevit.export.quantized import describe
 from edgevit.export.tflite.artefact import TfliteArtefact
 from edgevit.export.tflite.check import METADATA_NAME
 from edgevit.export.tflite.counts import count_transposes
 from edgevit.export.tflite.metadata import Layout, append_files, metadata_flatbuffer, order_from
+from edgevit.export.tflite.views import inverse
 from edgevit.extras import version_of
 from edgevit.files import sha256_of, size_of
+from edgevit.graph.card import IMAGE, Card
 from edgevit.graph.hub import first_line
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 TflitePrecision = Literal["fp32", "fp16"]
-
-INPUT_NAME = "image"
 
 
 def to_tflite(
@@ -73,10 +74,11 @@ def to_tflite(
     _check_choice("--layout", layout, get_args(Layout))
     _check_integers(program, precision, integer_io=integer_io)
     extras.require("tflite", "TFLite export")
-    program = spell_out_group_norm(prepare_for_export(program.with_batch(1)))
+    integers = {*integer_inputs(program), *integer_outputs(program)}
+    program = with_float_ends(spell_out_group_norm(prepare_for_export(program.with_batch(1))))
     with _quiet_converter():
         model = _converted(program, layout)
-    options = _finish(model, program, precision, integer_io=integer_io)
+    options = _finish(model, program, precision, integers, integer_io=integer_io)
     path.write_bytes(_described(model, program, layout))
     return _info(path, "int8" if is_quantized(program) else precision, options)
 
@@ -95,10 +97,15 @@ def _check_integers(program: Program, precision: str, *, integer_io: bool) -> No
         )
     if integer_io and not is_quantized(program):
         raise EdgevitError(f"--integer-io: {name} is not quantized; quantize it, or leave the option out")
+    if integer_io and program.card.stage is not None:
+        raise EdgevitError(
+            f"--integer-io: {name}: this is stage {program.card.stage} of it, which takes and gives integers "
+            "where it is cut between them; leave the option out"
+        )
 
 
 class _Entry(torch.nn.Module):
-    """The graph with the input in the file's layout.
+    """The graph with the image in the file's layout.
 
     It also stands for the module that an exported graph is not: one that knows it is not training.
     """
@@ -106,12 +113,24 @@ class _Entry(torch.nn.Module):
     def __init__(self, program: Program, layout: Layout) -> None:
         super().__init__()
         self.network = program.module
-        rank = 1 + len(program.card.preprocessing.input_shape)
-        self.order = order_from(layout, rank)
+        image = 1 + len(program.card.preprocessing.input_shape)
+        self.orders = [order_from(layout, image) if name == IMAGE else None for name in program.card.inputs]
         self.training = False
 
-    def forward(self, images: torch.Tensor) -> Any:
-        return self.network(images.permute(self.order))
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.network(
+            *(
+                given if order is None else given.permute(order)
+                for given, order in zip(inputs, self.orders, strict=True)
+            )
+        )
+
+    def example(self, program: Program) -> tuple[torch.Tensor, ...]:
+        """Inputs of zeros in the file's layout."""
+        return tuple(
+            given if order is None else given.permute(inverse(order)).contiguous()
+            for given, order in zip(program.example(1), self.orders, strict=True)
+        )
 
 
 def _converted(program: Program, layout: Layout) -> Any:
@@ -124,13 +143,12 @@ def _converted(program: Program, layout: Layout) -> Any:
 
     integer = is_quantized(program)
     program = spell_out_quantizers(program) if integer else program
-    *outer, channels, height, width = (int(size) for size in program.input_shape)
-    image = (channels, height, width) if layout == "nchw" else (height, width, channels)
+    entry = _Entry(program, layout)
     try:
         with torch.no_grad():
             converted = litert_torch.convert(
-                _Entry(program, layout),
-                (torch.zeros(*outer, *image),),
+                entry,
+                entry.example(program),
                 quant_config=_integer_kernels() if integer else None,
             )
             model = parse(bytes(converted.model_content()))
@@ -182,9 +200,12 @@ def _quiet_converter() -> Iterator[None]:
 
 
 def _finish(
-    model: Any, program: Program, precision: TflitePrecision, *, integer_io: bool
+    model: Any, program: Program, precision: TflitePrecision, integers: set[str], *, integer_io: bool
 ) -> dict[str, JsonValue]:
-    """Bring a model to the wanted layout, precision and ends, in place; returns what to say of it."""
+    """Bring a model to the wanted layout, precision and ends, in place; returns what to say of it.
+
+    The `integers` are the ends that stay such: those of a stage, which the next takes.
+    """
     from edgevit.export.tflite.carried import carry_integers
     from edgevit.export.tflite.ends import check_integer_ends, float_ends
     from edgevit.export.tflite.fixed import free_fixed_kernels
@@ -200,9 +221,9 @@ def _finish(
         return {}
     options = carry_integers(model, program)
     if integer_io:
-        check_integer_ends(model, program.card.outputs)
+        check_integer_ends(model, program.card)
     else:
-        float_ends(model)
+        float_ends(model, program.card, integers)
     return {**describe(program), **options, "integer_io": integer_io}
 
 
@@ -212,7 +233,7 @@ def _described(model: Any, program: Program, layout: Layout) -> bytes:
 
     from edgevit.export.tflite.model import add_buffer, serialise
 
-    _name(model, program.card.outputs)
+    _name(model, program.card)
     model.description = f"edgevit {version_of('edgevit') or ''}".strip().encode()
     entry = schema.MetadataT(name=METADATA_NAME.encode())
     entry.buffer = add_buffer(model, np.frombuffer(metadata_flatbuffer(program.card, layout), dtype=np.uint8))
@@ -220,12 +241,12 @@ def _described(model: Any, program: Program, layout: Layout) -> bytes:
     return append_files(serialise(model), program.card)
 
 
-def _name(model: Any, outputs: tuple[str, ...]) -> None:
+def _name(model: Any, card: Card) -> None:
     """Give inputs and outputs their names, in the graph and in its signature."""
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     for tensors, mapped, names in (
-        (graph.inputs, signature.inputs, (INPUT_NAME,)),
-        (graph.outputs, signature.outputs, outputs),
+        (graph.inputs, signature.inputs, card.inputs),
+        (graph.outputs, signature.outputs, card.outputs),
     ):
         for tensor, name in zip(tensors, names, strict=True):
             graph.tensors[tensor].name = name.encode()
@@ -241,7 +262,7 @@ def _info(path: Path, precision: Precision, options: dict[str, JsonValue]) -> Ar
         precision=precision,
         sha256=sha256_of(path),
         bytes=size_of(path),
-        inputs=(artefact.stored_input,),
+        inputs=artefact.stored_inputs,
         outputs=artefact.outputs,
         options={
             "batch": artefact.batch,

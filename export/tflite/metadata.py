@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from edgevit.export.tflite.check import IDENTIFIER, METADATA_NAME, checked_model, open_archive, seal
 from edgevit.export.tflite.flat import FlatError, Table
-from edgevit.graph.card import Card, Preprocessing
+from edgevit.graph.card import IMAGE, Card, Preprocessing
 
 Layout = Literal["nchw", "nhwc"]
 
@@ -150,7 +150,7 @@ def append_files(flatbuffer: bytes, card: Card) -> bytes:
 
 
 def metadata_flatbuffer(card: Card, layout: Layout) -> bytes:
-    """The metadata of a classifier, as a flatbuffer."""
+    """The metadata of a classifier or a stage of one, as a flatbuffer."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -158,11 +158,14 @@ def metadata_flatbuffer(card: Card, layout: Layout) -> bytes:
     about = {0: write.text(CARD_FILE), 1: write.text("edgevit's card"), 2: _byte(_DESCRIPTIONS)}
     card_file = write.table(about)
     outputs = [_output(write, card, index) for index in range(len(card.outputs))]
-    inputs = [_input(write, card.preprocessing, layout)]
+    inputs = [
+        _input(write, card.preprocessing, layout) if name == IMAGE else _tensor(write, name)
+        for name in card.inputs
+    ]
     graph = write.table({2: write.offsets(inputs), 3: write.offsets(outputs)})
     model: dict[int, _Field] = {
         0: write.text(card.name),
-        1: write.text(f"Image classifier from {card.provenance.source}"),
+        1: write.text(f"{_kind(card)} from {card.provenance.source}"),
         3: write.offsets([graph]),
         6: write.offsets([card_file]),
         7: write.text(_MIN_PARSER_VERSION),
@@ -171,6 +174,14 @@ def metadata_flatbuffer(card: Card, layout: Layout) -> bytes:
         model[5] = write.text(card.licence)
     builder.Finish(write.table(model), file_identifier=_METADATA_IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _kind(card: Card) -> str:
+    return "Image classifier" if card.stage is None else f"Stage {card.stage} of an image classifier"
+
+
+def _tensor(write: _Writer, name: str) -> int:
+    return write.table({0: write.text(name), 1: write.text("Tensor between stages")})
 
 
 def _input(write: _Writer, preprocessing: Preprocessing, layout: Layout) -> int:
@@ -204,6 +215,8 @@ def _image_properties(write: _Writer, preprocessing: Preprocessing) -> int:
 
 
 def _output(write: _Writer, card: Card, index: int) -> int:
+    if not card.gives_logits:
+        return _tensor(write, card.outputs[index])
     fields: dict[int, _Field] = {0: write.text(card.outputs[index])}
     if index == 0:
         fields[1] = write.text("Score of each class, before softmax")
