@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgevit.graph.inspection import inspect
     from edgevit.graph.program import Program
     from edgevit.graph.stages import run_stages, stages
+    from edgevit.planning.plans import PlanOptions, plan
+    from edgevit.planning.simulation import simulate
     from edgevit.profiles import devices
     from edgevit.profiling import profile
     from edgevit.pruning.classwise import split_classes
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
 _HOMES = {
     "EdgevitError": "edgevit.errors",
+    "PlanOptions": "edgevit.planning.plans",
     "Program": "edgevit.graph.program",
     "capture": "edgevit.graph.capture",
     "compress": "edgevit.compression",
@@ -45,11 +48,13 @@ _HOMES = {
     "extract": "edgevit.submodels.extraction",
     "find_cuts": "edgevit.graph.cutting",
     "inspect": "edgevit.graph.inspection",
+    "plan": "edgevit.planning.plans",
     "profile": "edgevit.profiling",
     "prune": "edgevit.pruning.prune",
     "quantize": "edgevit.quant.quantizing",
     "read_split": "edgevit.pruning.split",
     "run_stages": "edgevit.graph.stages",
+    "simulate": "edgevit.planning.simulation",
     "split_classes": "edgevit.pruning.classwise",
     "stages": "edgevit.graph.stages",
     "train_nested": "edgevit.submodels.training",
@@ -58,6 +63,7 @@ _HOMES = {
 
 __all__ = [
     "EdgevitError",
+    "PlanOptions",
     "Program",
     "capture",
     "compress",
@@ -69,11 +75,13 @@ __all__ = [
     "extract",
     "find_cuts",
     "inspect",
+    "plan",
     "profile",
     "prune",
     "quantize",
     "read_split",
     "run_stages",
+    "simulate",
     "split_classes",
     "stages",
     "train_nested",

@@ -77,7 +77,7 @@ def command(
     """Plan a Program as a pipeline, as replicas or on one device; a split's parts as an ensemble as well."""
     output.prepare(as_json=as_json, quiet=quiet)
     from edgevit.files import check_output
-    from edgevit.planning.plans import plan_model, plan_pipeedge
+    from edgevit.planning import plans
 
     path = None if output_file is None else Path(output_file)
     if path is not None and path.suffix not in {".yaml", ".yml"}:
@@ -89,11 +89,11 @@ def command(
     if pipeedge is not None:
         if source is not None or devices is not None or local is not None:
             raise click.UsageError("--pipeedge says model and devices: give neither beside it")
-        plan = plan_pipeedge(pipeedge, model=model, batch=batch, options=said)
+        plan = plans.plan_pipeedge(pipeedge, model=model, batch=batch, options=said)
     elif source is None:
         raise click.UsageError("give a Program (.pt2), a split's manifest.json, or --pipeedge DIR")
     else:
-        plan = plan_model(source, devices=devices, local=local, options=said)
+        plan = plans.plan(source, devices=devices, local=local, options=said)
     if path is not None:
         _write(plan, path)
     if as_json:

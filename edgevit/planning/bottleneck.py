@@ -47,7 +47,7 @@ def least_bottleneck(tables: Tables, most_sets: int = MOST_SETS) -> Route | None
 
 
 def _least(search: Search, values: Costs, low: int) -> tuple[Step, ...] | None:
-    """The way of the least value from a place on: what is quick first, what is exact where that leaves doubt."""
+    """The way of the least value from a place on: quick means first, exact ones where these leave a doubt."""
     found: dict[int, tuple[Step, ...] | None] = {}
 
     def follows(place: int) -> bool:

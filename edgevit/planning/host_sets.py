@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevit.planning.routes import Costs, Step
 
-Nodes = npt.NDArray[np.int32]
+Nodes = npt.NDArray[np.integer[Any]]
 Flags = npt.NDArray[np.bool_]
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from edgevit.errors import EdgevitError
 from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
-from edgevit.planning.cluster import Cluster, DeviceEntry, Machine
+from edgevit.planning.cluster import Cluster, Machine
+from edgevit.planning.cluster_file import DeviceEntry
 
 _RUNS = 5
 _SENT = 32_000_000

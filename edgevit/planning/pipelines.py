@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from edgevit.errors import EdgevitError
 from edgevit.planning.bottleneck import least_bottleneck, least_bottleneck_of_shared
-from edgevit.planning.problem import Host, Objective, Problem, Wire
+from edgevit.planning.problem import Host, Objective, Problem, Wire, unknown_energy
 from edgevit.planning.routes import ROUNDING, Route, Solver, Step, Tables, best_few
 from edgevit.planning.shortest import least_sum
 from edgevit.planning.tables import Kind, Node, StepCosts, transfer_seconds
@@ -282,6 +282,10 @@ def best_single(problem: Problem, objective: Objective) -> Pipeline | None:
     Raises:
         EdgevitError: for energy, where a host does not say what it takes.
     """
+    if objective == "energy":
+        for host in problem.hosts:
+            if host.joules is None:
+                raise unknown_energy(host.name)
     found = [(pipeline.prediction.of(objective), pipeline) for _, pipeline in singles(problem)]
     if not found:
         return None

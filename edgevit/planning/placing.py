@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import EdgevitError
-from edgevit.planning.problem import Ensemble, Host, Objective
+from edgevit.planning.problem import Ensemble, Host, Objective, unknown_energy
 
 # How a binary that the solver gives is read.
 _HALF = 0.5
@@ -193,10 +193,7 @@ class PlacementProgram:
         row: _Row = {}
         for host in self._problem.hosts:
             if host.joules is None:
-                raise EdgevitError(
-                    f"device {host.name}: how much energy it takes is not known; give watts or "
-                    "joules_per_mac for each device, or another objective"
-                )
+                raise unknown_energy(host.name)
             for part in self._parts:
                 row["on", part, host.name] = host.joules[part]
         for sender, receiver, sizes in [*self._asked(), *self._answered()]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.planning.cluster import Cluster, read_cluster
+from edgevit.planning.modes import MODES, Mode, Work
 from edgevit.planning.pipeedge import BATCH, read_pipeedge
-from edgevit.planning.plan_file import Artefacts, PlanFile, document
-from edgevit.planning.planner import MODES, Mode, Work, make_plan
+from edgevit.planning.plan_document import Artefacts, document
+from edgevit.planning.plan_file import PlanFile
+from edgevit.planning.planner import make_plan
 from edgevit.planning.problem import OBJECTIVES, WIRE_BYTES, Ensemble, Objective
 from edgevit.planning.timings import problem_of, read_timings
 from edgevit.profiles.schema import Format
@@ -83,7 +85,7 @@ class _Drafted:
     items: int = 1
 
 
-def plan_model(
+def plan(
     source: str | Path,
     *,
     devices: str | Path | None = None,

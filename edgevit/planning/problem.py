@@ -255,6 +255,14 @@ class Ensemble:
         return self.problem.chain.cuts[0].wires[0].bytes
 
 
+def unknown_energy(device: str) -> EdgevitError:
+    """What is said where energy is to be low and a device does not say what it takes."""
+    return EdgevitError(
+        f"device {device}: how much energy it takes is not known; give watts or joules_per_mac for each "
+        "device, or another objective"
+    )
+
+
 def check_names(names: Sequence[str], what: str) -> None:
     """Refuse a name that is given twice.
 

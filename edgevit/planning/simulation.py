@@ -9,37 +9,20 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevit.errors import EdgevitError
 from edgevit.planning.plan_file import PlanEntry, PlanFile, TaskEntry
+from edgevit.planning.servers import Compute, Load, Network, Send, Span, Step
 
 Times = npt.NDArray[np.float64]
 
 #: Seconds after which a lost device is noticed.
 NOTICED = 0.003
-
-
-@dataclass(frozen=True)
-class Load:
-    """How busy something was.
-
-    Attributes:
-        what: "device", "in", "out" or "shared".
-        name: of the device or the network.
-        busy: share of the time from the first request to the last answer, 0 to 1.
-        longest_queue: most that waited for it at once.
-    """
-
-    what: str
-    name: str
-    busy: float
-    longest_queue: int
 
 
 @dataclass(frozen=True)
@@ -73,25 +56,6 @@ class Simulation:
         if not self.latencies:
             raise EdgevitError("no request was answered")
         return float(np.percentile(self.latencies, share))
-
-
-@dataclass(frozen=True)
-class Span:
-    """When something was busy with an item.
-
-    Attributes:
-        what: "device", "in", "out" or "shared".
-        name: of the device or the network.
-        item: which, from 0.
-        start: in seconds.
-        end: likewise.
-    """
-
-    what: str
-    name: str
-    item: int
-    start: float
-    end: float
 
 
 @dataclass(frozen=True)
@@ -135,7 +99,7 @@ def simulate(plan: PlanFile, scenario: Scenario) -> Simulation:
     """
     random = np.random.default_rng(scenario.seed)
     asked = _arrivals(scenario, random)
-    network = _Network(plan, scenario.jitter, random)
+    network = Network(plan, scenario.jitter, random)
     after = plan.plan if scenario.lost is None else plan.without(scenario.lost)
     replayed = 0
     if after is plan.plan:
@@ -154,7 +118,7 @@ def simulate(plan: PlanFile, scenario: Scenario) -> Simulation:
 
 def timeline(plan: PlanFile, items: int) -> tuple[Span, ...]:
     """When devices and lines are busy with the first few items, which come all at once."""
-    network = _Network(plan, 0.0, np.random.default_rng(0))
+    network = Network(plan, 0.0, np.random.default_rng(0))
     _answers(network, plan.plan, np.zeros(items))
     return tuple(network.spans)
 
@@ -165,9 +129,7 @@ def _arrivals(scenario: Scenario, random: np.random.Generator) -> Times:
     return np.cumsum(random.exponential(1 / scenario.rate, scenario.requests))
 
 
-def _summary(
-    scenario: Scenario, asked: Times, answers: Times, replayed: int, network: _Network
-) -> Simulation:
+def _summary(scenario: Scenario, asked: Times, answers: Times, replayed: int, network: Network) -> Simulation:
     there = np.isfinite(answers)
     done = np.sort(answers[there])
     seconds = float(done[-1] - asked[0]) if len(done) else 0.0
@@ -185,22 +147,6 @@ def _summary(
 # --- what items pass --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Compute:
-    device: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Send:
-    sender: str
-    receiver: str
-    bytes: float
-
-
-_Step = _Compute | _Send
-
-
 class _Paths:
     """The ways of items through a plan; each is one or several sequences of steps, and what follows them all.
 
@@ -216,7 +162,7 @@ class _Paths:
         self._owed = np.zeros(len(entry.tasks))
         self._shares = np.array([task.share for task in entry.tasks])
 
-    def next(self) -> list[list[_Step]]:
+    def next(self) -> list[list[Step]]:
         """Sequences of steps for one more item, side by side."""
         if self._mode == "replicas":
             # The task that is furthest behind its share.
@@ -228,23 +174,23 @@ class _Paths:
             return [self._through([task]) for task in self._tasks]
         return [self._through(self._tasks)]
 
-    def _through(self, tasks: Sequence[TaskEntry]) -> list[_Step]:
+    def _through(self, tasks: Sequence[TaskEntry]) -> list[Step]:
         return [*self._steps(tasks)]
 
-    def _steps(self, tasks: Sequence[TaskEntry]) -> Iterator[_Step]:
+    def _steps(self, tasks: Sequence[TaskEntry]) -> Iterator[Step]:
         places = [self._plan.input, *(task.device for task in tasks), self._plan.answer]
         sizes = [tasks[0].received.bytes, *(task.sent.bytes for task in tasks)]
         for place, (sender, receiver, size) in enumerate(zip(places, places[1:], sizes, strict=False)):
             if place:
-                yield _Compute(tasks[place - 1].device, tasks[place - 1].seconds)
+                yield Compute(tasks[place - 1].device, tasks[place - 1].seconds)
             if sender is not None and receiver is not None and sender != receiver:
-                yield _Send(sender, receiver, size)
+                yield Send(sender, receiver, size)
 
 
-def _answers(network: _Network, entry: PlanEntry, asked: Times) -> Times:
+def _answers(network: Network, entry: PlanEntry, asked: Times) -> Times:
     """When each item is answered."""
     paths = _Paths(network.plan, entry)
-    waiting: list[tuple[float, int, int, list[_Step], int]] = []
+    waiting: list[tuple[float, int, int, list[Step], int]] = []
     branches = np.zeros(len(asked), dtype=int)
     answers = np.zeros(len(asked))
     number = 0
@@ -265,99 +211,3 @@ def _answers(network: _Network, entry: PlanEntry, asked: Times) -> Times:
         if branches[item] == 0:
             answers[item] = network.fuse(time, fusing, item)
     return answers
-
-
-# --- what they wait for -----------------------------------------------------------------------------------
-
-
-@dataclass
-class _Server:
-    """Something that serves one after another."""
-
-    free_at: float = 0.0
-    busy: float = 0.0
-    longest: int = 0
-    ends: deque[float] = field(default_factory=deque)
-
-    def serve(self, time: float, seconds: float, until: float) -> float:
-        """When what arrives at a time is done; what would be behind `until` is not counted."""
-        while self.ends and self.ends[0] <= time:
-            self.ends.popleft()
-        if time <= until:
-            # The one that is being served does not wait.
-            self.longest = max(self.longest, len(self.ends))
-        started = max(self.free_at, time)
-        self.free_at = started + seconds
-        self.busy += min(self.free_at, until) - min(started, until)
-        self.ends.append(self.free_at)
-        return self.free_at
-
-
-class _Network:
-    """Devices, their lines and shared media."""
-
-    def __init__(self, plan: PlanFile, jitter: float, random: np.random.Generator) -> None:
-        self.plan = plan
-        self._devices = {device.name: device for device in plan.devices}
-        self._media = {network.name: network.bytes_per_second for network in plan.networks}
-        self._servers: dict[tuple[str, str], _Server] = {}
-        self.spans: list[Span] = []
-        self._random = random
-        self._until = math.inf
-        # Of a log-normal distribution with mean 1.
-        self._sigma = math.sqrt(math.log1p(jitter**2))
-
-    def take(self, step: _Step, time: float, item: int) -> float:
-        """When a step of an item that could begin at a time is done."""
-        varied = self._varied()
-        if isinstance(step, _Compute):
-            return self._serve("device", step.device, item, time, step.seconds * varied)
-        sender, receiver = self._devices[step.sender], self._devices[step.receiver]
-        lines = [
-            ("out", sender.name, sender.bytes_per_second),
-            ("in", receiver.name, receiver.bytes_per_second),
-        ]
-        lines += [
-            ("shared", name, self._media[name])
-            for name in sorted(
-                {device.network for device in (sender, receiver) if device.network is not None}
-            )
-        ]
-        passed = [
-            self._serve(what, name, item, time, step.bytes / (speed or math.inf) * varied)
-            for what, name, speed in lines
-        ]
-        return max(passed) + sender.latency_seconds + receiver.latency_seconds
-
-    def fuse(self, time: float, seconds: float, item: int) -> float:
-        """When one answer is made of all features."""
-        return self._serve("device", "fusion", item, time, seconds * self._varied()) if seconds else time
-
-    def count_until(self, time: float) -> None:
-        """Count no work that is done behind a time, until `drop` is called."""
-        self._until = time
-
-    def drop(self) -> None:
-        """Everything that is not done at the time up to which is counted is dropped then."""
-        for server in self._servers.values():
-            server.free_at = min(server.free_at, self._until)
-            server.ends.clear()
-        self._until = math.inf
-
-    def loads(self, seconds: float) -> list[Load]:
-        """How busy everything was that did anything."""
-        found = [
-            Load(what, name, server.busy / seconds if seconds else 0.0, server.longest)
-            for (what, name), server in self._servers.items()
-        ]
-        return sorted(found, key=lambda load: (-load.busy, load.what, load.name))
-
-    def _serve(self, what: str, name: str, item: int, time: float, seconds: float) -> float:
-        end = self._servers.setdefault((what, name), _Server()).serve(time, seconds, self._until)
-        self.spans.append(Span(what, name, item, end - seconds, end))
-        return end
-
-    def _varied(self) -> float:
-        if self._sigma == 0:
-            return 1.0
-        return math.exp(float(self._random.normal(-(self._sigma**2) / 2, self._sigma)))

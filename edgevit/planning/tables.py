@@ -14,8 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from edgevit.errors import EdgevitError
-from edgevit.planning.problem import WIRE_BYTES, Cut, Host, Medium, Problem, Wire
+from edgevit.planning.problem import Cut, Host, Medium, Problem, Wire, unknown_energy
 from edgevit.planning.routes import Costs, Sums, Tables
 
 
@@ -84,18 +83,6 @@ def nodes_of(problem: Problem) -> tuple[Node, ...]:
             wires = (min(wires, key=lambda wire: wire.bytes),)
         nodes += [Node(place, cut, wire) for wire in wires]
     return tuple(nodes)
-
-
-def narrowed(native: Wire, precisions: Sequence[str]) -> tuple[Wire, ...]:
-    """The ways to send floats: as they are, and at each lower precision.
-
-    Args:
-        native: as they are, "fp32" or "fp16".
-        precisions: what is allowed, keys of `WIRE_BYTES`.
-    """
-    size = WIRE_BYTES[native.precision]
-    lower = [name for name in precisions if WIRE_BYTES[name] < size]
-    return (native, *(Wire(name, native.bytes * WIRE_BYTES[name] / size) for name in lower))
 
 
 class StepCosts:
@@ -193,7 +180,7 @@ class StepCosts:
 
     def _peaks(self, place: int, host: Host) -> Costs:
         received, sent = self._lines(host)
-        peaks = np.maximum(self._computing[place], np.maximum(received, sent) / host.bandwidth)
+        peaks: Costs = np.maximum(self._computing[place], np.maximum(received, sent) / host.bandwidth)
         # The lines of hosts with a role carry what they send and want, be they of the pipeline or not.
         peaks[0] = np.maximum(peaks[0], self._busy(self.problem.source, host, self._bytes[0]))
         peaks[:, -1] = np.maximum(peaks[:, -1], self._busy(self.problem.sink, host, self._bytes[-1]))
@@ -219,10 +206,7 @@ class StepCosts:
 
     def _joules(self, host: Host) -> Costs:
         if host.joules is None:
-            raise EdgevitError(
-                f"device {host.name}: how much energy it takes is not known; give watts or joules_per_mac "
-                "for each device, or another objective"
-            )
+            raise unknown_energy(host.name)
         sent = host.joules_per_byte * (self._bytes[:, None] + self._bytes[None])
         # What is asked and what is answered is seen to by the caller: who sends and receives it depends.
         sent[0] -= host.joules_per_byte * self._bytes[0]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from edgevit.planning.plan_file import PlanFile, TaskEntry
-from edgevit.planning.simulation import Span
+from edgevit.planning.servers import Span
 from edgevit.report.charts import Scale, chart, element, nice_ticks, short
 from edgevit.report.figures import counted, duration, transfer
 
@@ -145,7 +145,7 @@ def _from_and_to(
     """From the device that has the images, and to the one that wants the answers."""
     in_a_row = plan.plan.mode == "pipeline"
     first, last = (tasks[:1], tasks[-1:]) if in_a_row else (tasks, tasks)
-    lines = []
+    lines: list[tuple[str, str, float, float]] = []
     if plan.input is not None:
         lines += [("14%", "50%", height / 2, middles[task.device]) for task in first]
     if plan.answer is not None:

@@ -9,7 +9,7 @@ import pytest
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
 from edgevit.planning.plan_file import PlanFile
-from edgevit.planning.plans import PlanOptions, plan_model
+from edgevit.planning.plans import PlanOptions, plan
 from edgevit.pruning import split
 
 CLUSTER = """\
@@ -103,17 +103,17 @@ def test_parts_of_a_split_are_placed_and_compared_with_the_whole(manifest, clust
         == 0
     )
     printed = out(capsys)
-    plan = PlanFile.read(path)
-    assert plan.plan.mode == "ensemble"
-    assert sorted(part for task in plan.plan.tasks for part in task.parts) == ["part-1", "part-2"]
+    written = PlanFile.read(path)
+    assert written.plan.mode == "ensemble"
+    assert sorted(part for task in written.plan.tasks for part in task.parts) == ["part-1", "part-2"]
     assert "one device with the control in eight bits 84.00 %" in printed
-    assert [each.mode for each in plan.comparison] == ["single", "pipeline", "ensemble"]
-    assert plan.fusion_seconds == pytest.approx(100 / 1e6)
+    assert [each.mode for each in written.comparison] == ["single", "pipeline", "ensemble"]
+    assert written.fusion_seconds == pytest.approx(100 / 1e6)
 
 
 def test_a_folder_of_a_split_is_as_good_as_its_manifest(manifest, cluster):
     options = PlanOptions(objective="latency")
-    assert plan_model(manifest.parent, devices=cluster, options=options) == plan_model(
+    assert plan(manifest.parent, devices=cluster, options=options) == plan(
         manifest, devices=cluster, options=options
     )
 
@@ -123,7 +123,7 @@ def test_parts_of_a_split_are_not_pinned(manifest, cluster):
     with pytest.raises(
         EdgevitError, match=r"cluster.yaml, line 5: roles.pinned: parts of a split are in no order"
     ):
-        plan_model(manifest, devices=cluster)
+        plan(manifest, devices=cluster)
 
 
 def test_parts_that_fit_nowhere_are_refused_with_what_is_lacking(manifest, cluster):
@@ -131,14 +131,14 @@ def test_parts_that_fit_nowhere_are_refused_with_what_is_lacking(manifest, clust
     with pytest.raises(
         EdgevitError, match=r"^memory: however the 2 sub-models are placed, 2,000 bytes are lack"
     ):
-        plan_model(manifest, devices=cluster, options=options)
+        plan(manifest, devices=cluster, options=options)
 
 
 def test_this_machine_is_measured(manifest):
-    plan = plan_model(manifest, local=3, options=PlanOptions(objective="latency"))
-    assert [device.name for device in plan.devices] == ["local-1", "local-2", "local-3"]
-    assert any("PyTorch with one thread" in note for note in plan.notes)
-    assert plan.plan.latency_seconds > 0
+    planned = plan(manifest, local=3, options=PlanOptions(objective="latency"))
+    assert [device.name for device in planned.devices] == ["local-1", "local-2", "local-3"]
+    assert any("PyTorch with one thread" in note for note in planned.notes)
+    assert planned.plan.latency_seconds > 0
 
 
 def test_a_program_is_planned_over_its_cuts(tiny_program, cluster, tmp_path, capsys):
@@ -148,6 +148,15 @@ def test_a_program_is_planned_over_its_cuts(tiny_program, cluster, tmp_path, cap
     printed = out(capsys)
     assert "(pipeline)" in printed or "does not pay" in printed
     assert "times of a are its multiply-accumulates over macs_per_second, an estimate" in printed
+
+
+def test_pins_that_no_plan_meets_are_refused_with_their_line(tiny_program, cluster, tmp_path):
+    pytest.importorskip("edgevit.graph.cutting")
+    path = tiny_program.save(tmp_path / "tiny.pt2")
+    pins = ", ".join(f"{{device: {name}, first: {i}, last: {i}}}" for i, name in enumerate(("a", "b-1", "a")))
+    cluster.write_text(CLUSTER.replace("answer: a}", f"answer: a,\n  pinned: [{pins}]}}"))
+    with pytest.raises(EdgevitError, match=r"cluster.yaml, line 6: roles.pinned: segment 0 may not leave a"):
+        plan(path, devices=cluster)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

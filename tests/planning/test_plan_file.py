@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from edgevit.errors import EdgevitError
+from edgevit.planning.modes import Work
 from edgevit.planning.plan_file import PlanFile
-from edgevit.planning.planner import Work
 
 from .instances import costs, problems
 from .test_simulation import planned, two

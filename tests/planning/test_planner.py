@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 
 from edgevit.errors import EdgevitError
+from edgevit.planning.modes import Work
 from edgevit.planning.pipelines import busy_seconds, transfers_of
-from edgevit.planning.planner import Work, make_plan
+from edgevit.planning.planner import make_plan
 from edgevit.planning.problem import (
     OBJECTIVES,
     Chain,

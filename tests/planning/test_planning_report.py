@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgevit.planning.planner import Work
+from edgevit.planning.modes import Work
 from edgevit.planning.problem import Chain, Cut, Ensemble, Host, Problem, Segment, Wire
 from edgevit.planning.simulation import timeline
 from edgevit.report.planning import loss_in_words, render

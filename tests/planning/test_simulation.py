@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 
 from edgevit.errors import EdgevitError
-from edgevit.planning.plan_file import Artefacts, PlanFile, document
-from edgevit.planning.planner import MODES, Work, make_plan
+from edgevit.planning.modes import MODES, Work
+from edgevit.planning.plan_document import Artefacts, document
+from edgevit.planning.plan_file import PlanFile
+from edgevit.planning.planner import make_plan
 from edgevit.planning.problem import Chain, Cut, Host, Problem, Segment, Wire
 from edgevit.planning.simulation import NOTICED, Scenario, simulate
 
