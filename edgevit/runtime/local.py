@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO
 
 _COMMAND = "from edgevit.cli import main; main()"
 
@@ -21,7 +22,7 @@ def local_workers(names: Collection[str], log: Path | None = None) -> Iterator[L
         log: a file for what they say; None for nowhere.
     """
     with contextlib.ExitStack() as stack:
-        out = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
+        out: int | IO[bytes] = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
         workers = LocalWorkers(_free_address(), out)
         stack.callback(workers.close)
         for name in names:
@@ -37,7 +38,7 @@ class LocalWorkers:
         processes: by name.
     """
 
-    def __init__(self, address: str, out: object) -> None:
+    def __init__(self, address: str, out: int | IO[bytes]) -> None:
         self.address, self._out = address, out
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -56,8 +57,8 @@ class LocalWorkers:
                 "--until-eof",
             ],
             stdin=subprocess.PIPE,
-            stdout=self._out,  # type: ignore[arg-type]  # a file, or DEVNULL
-            stderr=self._out,  # type: ignore[arg-type]
+            stdout=self._out,
+            stderr=self._out,
         )
 
     def close(self) -> None:

@@ -148,7 +148,7 @@ class EnsembleModel:
             update={"outputs": first.card.outputs[:1], "labels": split.manifest.labels}
         )
         self.shape = (plan.items, *_sizes(first.input_shape))
-        self.outputs = {first.card.outputs[0]: (split.manifest.classes,)}
+        self.outputs: dict[str, tuple[int, ...]] = {first.card.outputs[0]: (split.manifest.classes,)}
         self._split, self._workshop, self._origin = split, workshop, origin
         self._numbers = {part.name: place for place, part in enumerate(split.manifest.parts)}
 

@@ -29,6 +29,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ _ALIGNMENT = 16
 #: Remaining time of a request without a deadline.
 FOR_EVER = 2**32 - 1
 
-_DTYPES = {
+_DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
     2: np.dtype("<f2"),
     3: np.dtype("<f8"),
