@@ -38,8 +38,9 @@ _log = logging.getLogger("edgevit.coordinator")
 
 # How often deadlines are looked at.
 _TICK = 0.02
-# A request is looked for once it takes so many times what the slowest has taken so far.
+# A request is looked for once it takes so many times what the slowest of late has taken.
 _SLOW = 8.0
+_FORGET = 0.98
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,11 @@ class Coordinator:
             return
         lanes = {lane.number for lane in orders.layout.lanes}
         if not self._ledger.missing(request, lanes):
-            self._finish(request, time.monotonic())
+            now = time.monotonic()
+            if request.sent is not None:
+                # What was slow once is forgotten over the next hundred.
+                self._slowest = max(_FORGET * self._slowest, now - request.sent)
+            self._finish(request, now)
 
     def _finish(self, request: Request, now: float) -> None:
         degraded = self.plan.plan.mode == "ensemble" and len(request.gathered) < self._parts
@@ -245,8 +250,6 @@ class Coordinator:
         except EdgevitError as error:
             self._ledger.fail(request, str(error))
             return
-        if request.sent is not None:
-            self._slowest = max(self._slowest, now - request.sent)
         self._ledger.finish(request, outputs, now, degraded=degraded)
 
     @functools.cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from edgevit.planning.plan_file import PlanEntry, PlanFile
 
@@ -32,18 +32,23 @@ def plan_for(plan: PlanFile, alive: Collection[str]) -> PlanEntry | None:
 
 def spare_plans(plan: PlanFile) -> list[PlanEntry]:
     """Plans that may be needed when a device is lost."""
-    return [entry for entry in _all(plan) if entry is not plan.plan]
+    return list(dict.fromkeys(entry for entry in _all(plan) if entry is not plan.plan))
 
 
 def _for_lost(plan: PlanFile, alive: Collection[str]) -> list[PlanEntry]:
     lost = [loss.device for loss in plan.losses if loss.device not in alive]
-    found = [plan.without(device) for device in lost]
-    return [entry for entry in found if entry is not None]
+    return _of_its_kind(plan, [plan.without(device) for device in lost])
 
 
 def _all(plan: PlanFile) -> list[PlanEntry]:
     found = [plan.without(loss.device) for loss in plan.losses]
-    return [*(entry for entry in found if entry is not None), *plan.alternatives]
+    return _of_its_kind(plan, [*found, *plan.alternatives])
+
+
+def _of_its_kind(plan: PlanFile, entries: Sequence[PlanEntry | None]) -> list[PlanEntry]:
+    """Ensembles for an ensemble, of whose whole there is no file; anything else for anything else."""
+    ensemble = plan.plan.mode == "ensemble"
+    return [entry for entry in entries if entry is not None and (entry.mode == "ensemble") == ensemble]
 
 
 def _devices(entry: PlanEntry) -> set[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgevit.planning.plan_file import PlanFile
-from edgevit.planning.plans import PlanOptions, plan_model
+from edgevit.planning.plans import PlanOptions, plan
 
 CLUSTER = """\
 version: 1
@@ -36,7 +36,7 @@ def make_plan(tiny_pt2, cluster, tmp_path_factory):
     def make(mode: str):
         path = folder / f"{mode}.yaml"
         if not path.exists():
-            plan_model(tiny_pt2, devices=cluster, options=PlanOptions(mode=mode)).write(path)
+            plan(tiny_pt2, devices=cluster, options=PlanOptions(mode=mode)).write(path)
         return path
 
     return make
