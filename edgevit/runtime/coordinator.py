@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from edgevit.errors import EdgevitError
 from edgevit.planning.plan_file import PlanEntry, PlanFile
 from edgevit.runtime import transport
+from edgevit.runtime.access import coordinator_rules
 from edgevit.runtime.deployment import Deployment, Orders
 from edgevit.runtime.fleet import Fleet
 from edgevit.runtime.lanes import Layout
@@ -105,11 +106,10 @@ class Coordinator:
         self._started = time.monotonic()
         self._searching = False
         self.switches = 0
-        self._session = transport.open_session(links)
-        identity = secrets.token_hex(8)
+        identity, devices = secrets.token_hex(8), [device.name for device in plan.devices]
+        self._session = transport.open_session(links, coordinator_rules(identity, devices))
         self._subscriber = self._session.declare_subscriber(transport.answer_key(identity), self._sample)
         self._token = self._session.liveliness().declare_token(transport.coordinator_key(identity))
-        devices = [device.name for device in plan.devices]
         self._fleet = Fleet(self._session, devices, lambda: self._events.put(self._reconsider))
         self._deployment = Deployment(self._session, identity, self._fleet, self.in_flight, spares)
         self._thread = threading.Thread(target=self._conduct, name="conductor", daemon=True)

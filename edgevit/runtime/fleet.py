@@ -27,14 +27,18 @@ class Fleet:
     """
 
     def __init__(self, session: zenoh.Session, names: Collection[str], changed: Callable[[], None]) -> None:
-        self._session, self._names, self._changed = session, frozenset(names), changed
+        self._session, self._changed = session, changed
         self._instances: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._tokens = session.liveliness().declare_subscriber(alive_key("*", "*"), self._token, history=True)
+        self._tokens = [
+            session.liveliness().declare_subscriber(alive_key(name, "*"), self._token, history=True)
+            for name in names
+        ]
 
     def close(self) -> None:
         """See no one any more."""
-        self._tokens.undeclare()
+        for token in self._tokens:
+            token.undeclare()
 
     @property
     def instances(self) -> dict[str, str]:
@@ -44,8 +48,6 @@ class Fleet:
 
     def _token(self, sample: zenoh.Sample) -> None:
         *_, name, instance = str(sample.key_expr).split("/")
-        if name not in self._names:
-            return
         with self._lock:
             if str(sample.kind) != "SampleKind.DELETE":
                 self._instances[name] = instance

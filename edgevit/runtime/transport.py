@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,8 +80,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def open_session(links: Links) -> zenoh.Session:
+def open_session(links: Links, rules: Mapping[str, object] | None = None) -> zenoh.Session:
     """Join the network; others may come and go later.
+
+    Args:
+        links: how others are met.
+        rules: of `edgevit.runtime.access`, which hold where certificates tell who speaks.
 
     Raises:
         EdgevitError: when an address cannot be listened at, or the keys cannot be used.
@@ -94,7 +98,10 @@ def open_session(links: Links) -> zenoh.Session:
             'the network between devices needs eclipse-zenoh: run `pip install "edgevit[runtime]"`'
         ) from error
     config = zenoh.Config()
-    for key, value in _settings(links).items():
+    settings = _settings(links)
+    if links.tls is not None and rules is not None:
+        settings["access_control"] = rules
+    for key, value in settings.items():
         config.insert_json5(key, json.dumps(value))
     try:
         return zenoh.open(config)

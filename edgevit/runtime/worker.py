@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from edgevit.errors import EdgevitError
 from edgevit.runtime import transport
+from edgevit.runtime.access import worker_rules
 from edgevit.runtime.cache import Cache, default_folder
 from edgevit.runtime.engines import Engine, available, open_engine
 from edgevit.runtime.messages import (
@@ -92,7 +93,7 @@ class Worker:
         self._stages: dict[str, Stage] = {}
         self._assignment: Assignment | None = None
         self._assigning = threading.Lock()
-        self._session = transport.open_session(options.links)
+        self._session = transport.open_session(options.links, worker_rules(options.name))
         self._declared = self._declare()
 
     def _declare(self) -> list[object]:
