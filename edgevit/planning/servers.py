@@ -56,15 +56,23 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Send:
-    """An item, or what was made of it, is sent."""
+class Pass:
+    """What is sent passes a line or a medium: the sender's line, shared media, the receiver's line.
 
-    sender: str
-    receiver: str
-    bytes: float
+    Attributes:
+        what: "out", "shared" or "in".
+        name: of the device or the network.
+        seconds: for which it is busy.
+        latency: that is added when all is there; None where more is to be passed.
+    """
+
+    what: str
+    name: str
+    seconds: float
+    latency: float | None
 
 
-Step = Compute | Send
+Step = Compute | Pass
 
 
 @dataclass
@@ -76,8 +84,8 @@ class _Server:
     longest: int = 0
     ends: deque[float] = field(default_factory=deque)
 
-    def serve(self, time: float, seconds: float, until: float) -> float:
-        """When what arrives at a time is done; what would be behind `until` is not counted."""
+    def serve(self, time: float, seconds: float, until: float) -> tuple[float, float]:
+        """From when to when what arrives at a time is served; what is behind `until` is not counted."""
         while self.ends and self.ends[0] <= time:
             self.ends.popleft()
         if time <= until:
@@ -87,7 +95,7 @@ class _Server:
         self.free_at = started + seconds
         self.busy += min(self.free_at, until) - min(started, until)
         self.ends.append(self.free_at)
-        return self.free_at
+        return started, self.free_at
 
 
 class Network:
@@ -104,31 +112,45 @@ class Network:
         # Of a log-normal distribution with mean 1.
         self._sigma = math.sqrt(math.log1p(jitter**2))
 
-    def take(self, step: Step, time: float, item: int) -> float:
-        """When a step of an item that could begin at a time is done."""
-        varied = self._varied()
-        if isinstance(step, Compute):
-            return self._serve("device", step.device, item, time, step.seconds * varied)
-        sender, receiver = self._devices[step.sender], self._devices[step.receiver]
+    def passes(self, sender: str, receiver: str, size: float) -> list[Pass]:
+        """What bytes from one device to another pass."""
+        ends = self._devices[sender], self._devices[receiver]
+        media = sorted({device.network for device in ends if device.network is not None})
         lines = [
-            ("out", sender.name, sender.bytes_per_second),
-            ("in", receiver.name, receiver.bytes_per_second),
+            ("out", sender, ends[0].bytes_per_second),
+            *(("shared", name, self._media[name]) for name in media),
+            ("in", receiver, ends[1].bytes_per_second),
         ]
-        lines += [
-            ("shared", name, self._media[name])
-            for name in sorted(
-                {device.network for device in (sender, receiver) if device.network is not None}
-            )
-        ]
-        passed = [
-            self._serve(what, name, item, time, step.bytes / (speed or math.inf) * varied)
+        latency = sum(device.latency_seconds for device in ends)
+        return [
+            Pass(what, name, size / (speed or math.inf), latency if what == "in" else None)
             for what, name, speed in lines
         ]
-        return max(passed) + sender.latency_seconds + receiver.latency_seconds
+
+    def take(self, step: Step, time: float, item: int, there: float) -> tuple[float, float]:
+        """Take a step of an item.
+
+        A line begins as soon as the one before it does, and not before: what waits for that does not keep
+        others from this one.
+
+        Args:
+            step: which.
+            time: when it could begin.
+            item: which, from 0.
+            there: when all that is being sent has passed the lines before this one.
+
+        Returns:
+            When the next step could begin, and when all has passed the lines up to here.
+        """
+        if isinstance(step, Compute):
+            return self._serve("device", step.device, item, time, step.seconds)[1], 0.0
+        started, ended = self._serve(step.what, step.name, item, time, step.seconds)
+        there = max(there, ended)
+        return (started, there) if step.latency is None else (there + step.latency, 0.0)
 
     def fuse(self, time: float, seconds: float, item: int) -> float:
         """When one answer is made of all features."""
-        return self._serve("device", "fusion", item, time, seconds * self._varied()) if seconds else time
+        return self._serve("device", "fusion", item, time, seconds)[1] if seconds else time
 
     def count_until(self, time: float) -> None:
         """Count no work that is done behind a time, until `drop` is called."""
@@ -149,10 +171,11 @@ class Network:
         ]
         return sorted(found, key=lambda load: (-load.busy, load.what, load.name))
 
-    def _serve(self, what: str, name: str, item: int, time: float, seconds: float) -> float:
-        end = self._servers.setdefault((what, name), _Server()).serve(time, seconds, self._until)
-        self.spans.append(Span(what, name, item, end - seconds, end))
-        return end
+    def _serve(self, what: str, name: str, item: int, time: float, seconds: float) -> tuple[float, float]:
+        server = self._servers.setdefault((what, name), _Server())
+        started, ended = server.serve(time, seconds * self._varied(), self._until)
+        self.spans.append(Span(what, name, item, started, ended))
+        return started, ended
 
     def _varied(self) -> float:
         if self._sigma == 0:

@@ -1,13 +1,14 @@
 """A plan at work, event by event: queues, lines that are shared, times that vary, a device that is lost.
 
 What is computed waits until its device is free, what is sent until the line of either end and the shared
-media are; each serves in the order of arrival. A line does not wait for the other end, so that a transfer
-alone takes as long as the slowest of what it passes.
+media are; each serves in the order of arrival. A line begins with a transfer when the line before it does, so
+that a transfer alone takes as long as the slowest of what it passes.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from edgevit.errors import EdgevitError
 from edgevit.planning.plan_file import PlanEntry, PlanFile, TaskEntry
-from edgevit.planning.servers import Compute, Load, Network, Send, Span, Step
+from edgevit.planning.servers import Compute, Load, Network, Span, Step
 
 Times = npt.NDArray[np.float64]
 
@@ -151,12 +152,13 @@ class _Paths:
     """The ways of items through a plan; each is one or several sequences of steps, and what follows them all.
 
     Args:
-        plan: file.
-        entry: the plan in it that is at work.
+        network: that they pass.
+        entry: the plan that is at work.
     """
 
-    def __init__(self, plan: PlanFile, entry: PlanEntry) -> None:
-        self._plan = plan
+    def __init__(self, network: Network, entry: PlanEntry) -> None:
+        self._network = network
+        self._ends = network.plan.input, network.plan.answer
         self._mode = entry.mode
         self._tasks = entry.tasks
         self._owed = np.zeros(len(entry.tasks))
@@ -178,36 +180,50 @@ class _Paths:
         return [*self._steps(tasks)]
 
     def _steps(self, tasks: Sequence[TaskEntry]) -> Iterator[Step]:
-        places = [self._plan.input, *(task.device for task in tasks), self._plan.answer]
+        places = [self._ends[0], *(task.device for task in tasks), self._ends[1]]
         sizes = [tasks[0].received.bytes, *(task.sent.bytes for task in tasks)]
         for place, (sender, receiver, size) in enumerate(zip(places, places[1:], sizes, strict=False)):
             if place:
                 yield Compute(tasks[place - 1].device, tasks[place - 1].seconds)
             if sender is not None and receiver is not None and sender != receiver:
-                yield Send(sender, receiver, size)
+                yield from self._network.passes(sender, receiver, size)
 
 
 def _answers(network: Network, entry: PlanEntry, asked: Times) -> Times:
-    """When each item is answered."""
-    paths = _Paths(network.plan, entry)
-    waiting: list[tuple[float, int, int, list[Step], int]] = []
-    branches = np.zeros(len(asked), dtype=int)
-    answers = np.zeros(len(asked))
-    number = 0
-    for item, time in enumerate(asked.tolist()):
-        for steps in paths.next():
-            heapq.heappush(waiting, (time, number, item, steps, 0))
-            branches[item] += 1
-            number += 1
+    """When each item is answered.
+
+    Not more items are under way than keep everything busy: the others wait before the first device, as a
+    bounded queue makes them, or what is sent for all would keep lines from what is sent for the first.
+    """
+    paths, answers = _Paths(network, entry), np.zeros(len(asked))
     fusing = network.plan.fusion_seconds if entry.mode == "ensemble" else 0.0
+    waiting: list[tuple[float, int, int, list[Step], int, float]] = []
+    branches = np.zeros(len(asked), dtype=int)
+    numbers, items = itertools.count(), iter(enumerate(asked.tolist()))
+
+    def admit(time: float) -> None:
+        for item, arrival in itertools.islice(items, 1):
+            for steps in paths.next():
+                branches[item] += 1
+                heapq.heappush(waiting, (max(arrival, time), next(numbers), item, steps, 0, 0.0))
+
+    for _ in range(_under_way(entry)):
+        admit(0.0)
     while waiting:
-        time, _, item, steps, place = heapq.heappop(waiting)
+        time, _, item, steps, place, there = heapq.heappop(waiting)
         if place < len(steps):
-            number += 1
-            done = network.take(steps[place], time, item)
-            heapq.heappush(waiting, (done, number, item, steps, place + 1))
+            time, there = network.take(steps[place], time, item, there)
+            heapq.heappush(waiting, (time, next(numbers), item, steps, place + 1, there))
             continue
         branches[item] -= 1
         if branches[item] == 0:
             answers[item] = network.fuse(time, fusing, item)
+            admit(answers[item])
     return answers
+
+
+def _under_way(entry: PlanEntry) -> int:
+    """Items that are under way at once, at most: twice as many as a steady stream needs, and a few."""
+    if not entry.bottleneck_seconds:
+        return 2 * len(entry.tasks)
+    return 2 * (math.ceil(entry.latency_seconds / entry.bottleneck_seconds) + len(entry.tasks))
