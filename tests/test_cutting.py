@@ -35,6 +35,21 @@ from tests.quant.helpers import SHAPE, Folded, Net, Tokens, images, prepared, se
 from tests.rewrites.helpers import program_of
 from tests.zoo import TIMM, example
 
+
+class Block(Folded):
+    """Two layers on windows in the batch, beside the windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = nn.Linear(8, 8)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        made = self.embed(image).permute(0, 2, 3, 1)
+        windows = made.reshape(-1, 2, 2, 2, 2, 8).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, 8)
+        windows = windows + self.back(self.mix(windows).relu())
+        return self.head(windows.reshape(-1, 16, 8).mean(1))
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "attention": Attention,
     "spelled": functools.partial(Attention, spelled=True),
@@ -44,8 +59,9 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "net": Net,
     "tokens": Tokens,
     "windows": Folded,
+    "block": Block,
 }
-QUANTIZED = ("net", "tokens", "windows", "attention")
+QUANTIZED = ("net", "tokens", "block", "attention")
 # More images than run at once.
 IMAGES = images(40).numpy()
 
@@ -304,7 +320,7 @@ def test_a_stage_says_which_it_is_and_the_last_has_the_labels(tiny_program):
     assert stages(tiny_program, []) == (tiny_program,)
 
 
-@pytest.mark.parametrize("name", ["tokens", "windows"])
+@pytest.mark.parametrize("name", ["tokens", "block"])
 @pytest.mark.parametrize("integers", [False, True])
 def test_stages_are_saved_loaded_and_fixed_to_a_batch_as_programs_are(name, integers, tmp_path):
     whole = quantized(name) if integers else program(name)
@@ -412,7 +428,7 @@ def test_formats_and_options_that_are_not_for_stages_are_refused(tmp_path):
 
 # Files of stages.
 
-FAST = [("onnx", "tokens", False), ("onnx", "windows", True), ("tflite", "windows", True)]
+FAST = [("onnx", "tokens", False), ("onnx", "block", True), ("tflite", "block", True)]
 SLOW = [
     case
     for case in itertools.product(("onnx", "tflite"), (*QUANTIZED, "learned"), (False, True))

@@ -18,7 +18,7 @@ from edgevit.graph.card import CUT, Step
 from edgevit.graph.crossing import DEQUANTIZE, QUANTIZE, Grid, Values, grid_of
 from edgevit.graph.cutting import Cut, functional
 from edgevit.graph.program import Array, Program
-from edgevit.graph.rewriting import Editor, ancestors, calls
+from edgevit.graph.rewriting import Editor, ancestors, calls, is_call
 
 aten = torch.ops.aten
 
@@ -131,7 +131,9 @@ class _Stage:
         if grid is None:
             return self.editor.call(aten.reshape.default, value, [-1, *sizes])
         limits = (*grid, value.meta["val"].dtype)
-        floats = self.editor.call(DEQUANTIZE, value, *limits)
+        # One that is there already would be merged with another by whoever reads the graph.
+        there = next((user for user in value.users if is_call(user, [DEQUANTIZE])), None)
+        floats = there or self.editor.call(DEQUANTIZE, value, *limits)
         floats = self.editor.call(aten.reshape.default, floats, [-1, *sizes])
         return self.editor.call(QUANTIZE, floats, *limits)
 

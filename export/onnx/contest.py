@@ -44,16 +44,18 @@ def onnx_run(model: bytes | Path, *, threads: int | None) -> Run:
         options.intra_op_num_threads = threads
     source = model if isinstance(model, bytes) else str(model)
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    feed = {argument.name: _noise(argument) for argument in session.get_inputs()}
+    feed = {
+        argument.name: noise_like(argument.shape, argument.type.removeprefix("tensor(").removesuffix(")"))
+        for argument in session.get_inputs()
+    }
     return lambda: session.run(None, feed)
 
 
-def _noise(argument: Any) -> npt.NDArray[Any]:
-    """Values for an input of a session; of a dynamic batch, one."""
-    shape = [size if isinstance(size, int) else 1 for size in argument.shape]
-    name = argument.type.removeprefix("tensor(").removesuffix(")")
-    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return noise.astype(np.dtype({"float": "float32"}.get(name, name)))
+def noise_like(shape: Sequence[int | str], dtype: str) -> npt.NDArray[Any]:
+    """Values for an input, of a dynamic batch for one image; the type as ONNX Runtime names it."""
+    sizes = [size if isinstance(size, int) else 1 for size in shape]
+    noise = np.random.default_rng(0).standard_normal(sizes, dtype=np.float32)
+    return noise.astype(np.dtype({"float": "float32"}.get(dtype, dtype)))
 
 
 def is_clearly_faster(challenger: Timing, champion: Timing) -> bool:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgevit.export.onnx import opencv_probe
 from edgevit.export.onnx.artefact import OnnxArtefact
+from edgevit.export.onnx.contest import noise_like
 
 Array = npt.NDArray[np.float32]
 
@@ -62,11 +63,10 @@ def opencv_verdict(path: Path) -> OpenCvVerdict:
         EdgevitError: when ONNX Runtime cannot run the file.
     """
     artefact = OnnxArtefact.open(path)
-    shape = (artefact.batch or 1, *(int(size) for size in artefact.inputs[0].shape[1:]))
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    inputs = {tensor.name: noise_like(tensor.shape, tensor.dtype) for tensor in artefact.inputs}
     with tempfile.TemporaryDirectory() as folder:
-        given, results = Path(folder) / "images.npy", Path(folder) / "outputs.npz"
-        np.save(given, images)
+        given, results = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+        np.savez(given, allow_pickle=False, **inputs)
         command = [sys.executable, opencv_probe.__file__, str(path.resolve()), str(given), str(results)]
         try:
             process = subprocess.run(  # noqa: S603
@@ -79,7 +79,7 @@ def opencv_verdict(path: Path) -> OpenCvVerdict:
             return OpenCvVerdict(version, None, _refusal(said or process.stderr, process.returncode))
         with np.load(results) as saved:
             actual = [saved[name] for name in saved.files]
-    return _compared(version, actual, artefact.run(images))
+    return _compared(version, actual, artefact.run(*inputs.values()))
 
 
 def _refusal(said: str, status: int) -> str:

@@ -1,6 +1,6 @@
 """Run an ONNX file in OpenCV's dnn: a script for a process of its own, which OpenCV's C++ can take down.
 
-Usage: python opencv_probe.py MODEL.onnx INPUT.npy OUTPUTS.npz
+Usage: python opencv_probe.py MODEL.onnx INPUTS.npz OUTPUTS.npz
 
 Prints OpenCV's version, then runs; exits with 1 after printing OpenCV's error.
 """
@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 
 
-def main(model: str, images: str, outputs: str) -> int:
-    """Load, run once, and save every output under the place it has in the file."""
+def main(model: str, inputs: str, outputs: str) -> int:
+    """Load, run once on the inputs by name, and save every output under the place it has in the file."""
     print(cv2.__version__, flush=True)  # noqa: T201
     try:
         net = cv2.dnn.readNetFromONNX(model)
-        net.setInput(np.load(images))
+        with np.load(inputs) as given:
+            for name in given.files:
+                net.setInput(given[name], name)
         results = net.forward(net.getUnconnectedOutLayersNames())
     except cv2.error as error:
         print(error)  # noqa: T201
