@@ -54,6 +54,11 @@ class Links:
             if self.tls is not None and not (self.tls / name).is_file():
                 raise EdgevitError(f"--tls {self.tls}: has no {name}; `edgevit keys device` makes one")
 
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether no address leads beyond this machine."""
+        return all(is_loopback(address.rpartition(":")[0]) for address in (*self.listen, *self.connect))
+
     def endpoints(self, addresses: Sequence[str]) -> list[str]:
         """Addresses as the network's library writes them."""
         return [f"{'tcp' if self.tls is None else 'tls'}/{address}" for address in addresses]
@@ -119,6 +124,8 @@ def _settings(links: Links) -> dict[str, object]:
         "scouting/multicast/enabled": False,
         "transport/link/tx/lease": LEASE,
         "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED,
+        # Within one machine alone: across a network it only takes memory.
+        "transport/shared_memory/enabled": links.on_this_machine,
         # Only TCP and TLS, whatever else is built in.
         "transport/link/protocols": ["tcp"] if links.tls is None else ["tls"],
     }
