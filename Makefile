@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # The demo needs ONNX alone; the tests run every format (two gigabytes more).
 EXTRAS := onnx,timm,hf,dev
 INSTALLED_ALL := .venv/.installed-all
-MORE_EXTRAS := tflite,coreml,nncf,cluster
+MORE_EXTRAS := tflite,coreml,nncf,cluster,runtime
 DEMO := demo-out
 
 .PHONY: demo test test-all lint clean
@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 $(INSTALLED_ALL): $(INSTALLED)
-	@echo "installing the converters of TFLite and Core ML, NNCF and Ray"
+	@echo "installing the converters of TFLite and Core ML, NNCF, Ray and Zenoh"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(MORE_EXTRAS)]"
 	@touch $@
 

@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "timm": ("timm",),
     "hf": ("transformers",),
     "nncf": ("nncf", "torchao"),
-    "runtime": ("zenoh", "onnxruntime"),
+    "runtime": ("aiohttp", "zenoh", "onnxruntime"),
     "cluster": ("ray",),
 }
 

@@ -218,19 +218,36 @@ def decode(path: Path, *, channels: int = 3) -> Image:
     Raises:
         BadImageError: when the file is empty, truncated or not an image.
     """
-    import cv2
-
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise BadImageError(f"{path} cannot be read: {error.strerror}") from error
+    return decode_bytes(data, str(path), channels=channels)
+
+
+def decode_bytes(data: npt.NDArray[np.uint8], name: str, *, channels: int = 3) -> Image:
+    """Decode the content of an image file, as `decode` does.
+
+    Args:
+        data: (n,) uint8.
+        name: what it is called in errors.
+        channels: 3, or 1 for grey.
+
+    Raises:
+        BadImageError: when it is empty, truncated, not an image, or one of too many pixels for OpenCV.
+    """
+    import cv2
+
     if data.size == 0:
-        raise BadImageError(f"{path} is empty (0 bytes)")
+        raise BadImageError(f"{name} is empty (0 bytes)")
     # Refused files are reported by us, in one sentence.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise BadImageError(f"{name} has more pixels than OpenCV decodes") from error
     if image is None:
-        raise BadImageError(f"{path} is not an image, or is damaged (its content, not its name, decides)")
+        raise BadImageError(f"{name} is not an image, or is damaged (its content, not its name, decides)")
     decoded: Image = image[:, :, None] if channels == 1 else np.ascontiguousarray(image[:, :, ::-1])
     return decoded
 

@@ -176,6 +176,52 @@ def export_choices(function: F) -> F:
     )(function)
 
 
+def links(function: F) -> F:
+    """How a process meets others."""
+    return _stack(
+        click.option(
+            "--listen", multiple=True, metavar="HOST:PORT", help="Address at which it can be reached."
+        ),
+        click.option("--connect", multiple=True, metavar="HOST:PORT", help="Address that it reaches out to."),
+        click.option("--tls", metavar="DIR", help="Keys that `edgevit keys device` wrote."),
+        click.option("--insecure", is_flag=True, help="Allow addresses beyond this machine without keys."),
+    )(function)
+
+
+def placing(function: F) -> F:
+    """Where a plan runs, and how."""
+    return _stack(
+        click.option("--model", metavar="FILE", help="What was planned, where it is not as the plan says."),
+        click.option("--local", is_flag=True, help="Start a worker for each device, on this machine."),
+        links,
+        click.option(
+            "--in-flight", type=int, metavar="N", help="Requests on their way at once.  [default: 2 a device]"
+        ),
+        click.option(
+            "--patience",
+            type=float,
+            default=5.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Look for a request that has no answer by then.",
+        ),
+        click.option(
+            "--spares/--no-spares",
+            default=True,
+            show_default=True,
+            help="Send ahead what the plans for lost devices need.",
+        ),
+        click.option(
+            "--wait",
+            type=float,
+            default=120.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="For devices to come and be ready.",
+        ),
+    )(function)
+
+
 strict = click.option("--strict", is_flag=True, help="Fail, and write nothing, when verification fails.")
 force = click.option("--force", is_flag=True, help="Replace what is there.")
 threads = click.option("--threads", type=int, help="Threads of the runtime.  [default: all cores]")

@@ -1,0 +1,186 @@
+"""``edgevit run``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgevit.cli import options, output
+from edgevit.cli.plan import seconds
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgevit.graph.card import Card
+    from edgevit.images import ImageFolder
+    from edgevit.runtime.running import RunOptions, RunResult
+
+# A warm-up of the runtimes, which compute their first items slower.
+_WARM_UP = 4
+
+
+@click.command(short_help="Run a plan on images, over workers on devices or on this machine.")
+@click.argument("plan")
+@click.option("--data", metavar="DIR", help="Labelled images, class folders or labels.csv, or images alone.")
+@click.option("--noise", type=click.IntRange(min=1), metavar="N", help="Run N images of noise instead.")
+@options.placing
+@click.option("--deadline", type=float, metavar="SECONDS", help="That one answer may take.  [default: none]")
+@options.on_bad_image
+@options.reporting
+def command(
+    *,
+    plan: str,
+    data: str | None,
+    noise: int | None,
+    deadline: float | None,
+    on_bad_image: str,
+    as_json: bool,
+    quiet: bool,
+    **placing: Any,
+) -> None:
+    """Run PLAN, a file that `edgevit plan` wrote; workers are those of `edgevit worker`, or --local."""
+    output.prepare(as_json=as_json, quiet=quiet)
+    if (data is None) == (noise is None):
+        raise click.UsageError("give either --data DIR or --noise N")
+    if deadline is not None and not 0 < deadline < math.inf:
+        raise click.UsageError(f"--deadline {deadline}: must be above 0 seconds and finite")
+    logging.getLogger("edgevit.coordinator").addHandler(logging.StreamHandler())
+    from edgevit.runtime.running import run_images, running
+
+    with running(plan, run_options(**placing)) as coordinator:
+        images = _Images(coordinator.model.card, coordinator.model.shape, data, noise, on_bad_image)
+        run_images(coordinator, images.some(_WARM_UP), _WARM_UP)
+        result = run_images(coordinator, images, len(images), deadline=deadline or math.inf)
+        accuracy = images.accuracy(next(iter(result.outputs.values())))
+    if as_json:
+        output.print_json(_summary(result, accuracy))
+        return
+    print_run(result, accuracy)
+
+
+def run_options(
+    *,
+    model: str | None,
+    local: bool,
+    listen: tuple[str, ...],
+    connect: tuple[str, ...],
+    tls: str | None,
+    insecure: bool,
+    in_flight: int | None,
+    patience: float,
+    spares: bool,
+    wait: float,
+) -> RunOptions:
+    """What was said about where a plan runs."""
+    from edgevit.runtime.coordinator import CoordinatorOptions
+    from edgevit.runtime.running import RunOptions
+    from edgevit.runtime.transport import Links
+
+    return RunOptions(
+        model=None if model is None else Path(model),
+        links=Links(listen, connect, None if tls is None else Path(tls), insecure),
+        local=local,
+        spares=spares,
+        wait=wait,
+        coordinator=CoordinatorOptions(in_flight=in_flight, patience=patience),
+    )
+
+
+class _Images:
+    """Items of a folder of images, or of noise."""
+
+    def __init__(
+        self, card: Card, shape: tuple[int, ...], data: str | None, noise: int | None, on_bad_image: str
+    ) -> None:
+        import numpy as np
+
+        self._labels: list[int] | None = None
+        if data is None:
+            random = np.random.default_rng(0)
+            self._images: npt.NDArray[np.float32] = random.standard_normal(
+                (noise or 0, *shape), dtype=np.float32
+            )
+            return
+        from edgevit.images import ImageReader, open_folder
+
+        folder: ImageFolder = open_folder(data, class_names=card.labels)
+        reader = ImageReader(folder, card.preprocessing, on_bad_image=on_bad_image)  # type: ignore[arg-type]
+        batches = list(reader)
+        prepared = np.concatenate(
+            [batch.images for batch in batches] or [np.zeros((0, *shape[1:]), np.float32)]
+        )
+        # What is left of a last item that is not full is not run.
+        whole = len(prepared) // shape[0] * shape[0]
+        self._images = prepared[:whole].reshape(-1, *shape)
+        if folder.labels is not None:
+            self._labels = [label for batch in batches for label in batch.labels or ()][:whole]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
+        return iter(self._images)
+
+    def some(self, count: int) -> list[npt.NDArray[np.float32]]:
+        """A few items, from the start again where there are not so many."""
+        return [self._images[place % len(self._images)] for place in range(count if len(self) else 0)]
+
+    def accuracy(self, logits: npt.NDArray[Any]) -> float | None:
+        """Percent whose best class is the label; None where there are no labels."""
+        if self._labels is None:
+            return None
+        return 100 * float((logits.argmax(axis=1) == self._labels).mean())
+
+
+def _summary(result: RunResult, accuracy: float | None) -> dict[str, object]:
+    return {
+        "n": result.n,
+        "seconds": result.seconds,
+        "items_per_second": result.throughput,
+        "planned_items_per_second": result.planned_throughput,
+        "latency_seconds": {f"p{share}": result.percentile(share) for share in (50, 90, 99)},
+        "planned_latency_seconds": result.planned_latency,
+        "top1": accuracy,
+        "degraded": result.degraded,
+        "repeated": result.repeated,
+        "switches": result.switches,
+        "steps": result.steps,
+    }
+
+
+def print_run(result: RunResult, accuracy: float | None) -> None:
+    """What was measured beside what was planned."""
+    planned = result.planned_throughput
+    share = (
+        "" if planned is None else f", {100 * result.throughput / planned:.3g} % of the planned {planned:.4g}"
+    )
+    click.echo(f"{result.n} answered in {seconds(result.seconds)}: {result.throughput:.4g} items/s{share}")
+    shares = "   ".join(f"p{share} {seconds(result.percentile(share))}" for share in (50, 90, 99))
+    click.echo(f"latency {shares} (planned {seconds(result.planned_latency)} with nothing else on the way)")
+    rows = [["device", "runs", "computes", "planned", "waits", "receives", "sends"]]
+    rows += [
+        [
+            step.device,
+            f"{step.task}, {step.runs} times",
+            seconds(step.seconds),
+            "" if step.planned is None else seconds(step.planned),
+            seconds(step.waited),
+            f"{step.received:,.0f} B",
+            f"{step.sent:,.0f} B",
+        ]
+        for step in result.steps
+    ]
+    output.print_table(rows)
+    if accuracy is not None:
+        click.echo(f"top-1 {accuracy:.2f} %")
+    if result.switches or result.repeated or result.degraded:
+        click.echo(
+            f"{result.switches} changes of plan, {result.repeated} sent more than once, "
+            f"{result.degraded} answered without some parts"
+        )

@@ -1,0 +1,98 @@
+"""The workers that a coordinator sees: who lives, what they are told, what they say of themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from edgevit.errors import EdgevitError
+from edgevit.runtime.messages import Announcement, Assignment, MessageError, Status, read, write
+from edgevit.runtime.transport import alive_key, worker_key
+
+if TYPE_CHECKING:
+    import zenoh
+
+_ASK_SECONDS = 2.0
+
+
+class Fleet:
+    """Workers by name.
+
+    Args:
+        session: of the coordinator.
+        names: devices of the plan: others are strangers.
+        changed: called from a thread of the network when one came or went.
+    """
+
+    def __init__(self, session: zenoh.Session, names: Collection[str], changed: Callable[[], None]) -> None:
+        self._session, self._changed = session, changed
+        self._instances: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._tokens = [
+            session.liveliness().declare_subscriber(alive_key(name, "*"), self._token, history=True)
+            for name in names
+        ]
+
+    def close(self) -> None:
+        """See no one any more."""
+        for token in self._tokens:
+            token.undeclare()
+
+    @property
+    def instances(self) -> dict[str, str]:
+        """Those that live, each with what its present start is called."""
+        with self._lock:
+            return dict(self._instances)
+
+    def _token(self, sample: zenoh.Sample) -> None:
+        *_, name, instance = str(sample.key_expr).split("/")
+        with self._lock:
+            if str(sample.kind) != "SampleKind.DELETE":
+                self._instances[name] = instance
+            elif self._instances.get(name) == instance:
+                del self._instances[name]
+        self._changed()
+
+    def announcement(self, name: str) -> Announcement:
+        """What a worker says of itself.
+
+        Raises:
+            EdgevitError: when it says nothing, or nonsense.
+        """
+        return read(Announcement, self._ask(name, "about", b"", _ASK_SECONDS))
+
+    def assign(self, assignments: Mapping[str, Assignment], seconds: float) -> None:
+        """Tell workers what to do, all at once, and wait until they can.
+
+        Raises:
+            EdgevitError: naming the first that refuses, or says nothing within so many seconds.
+        """
+        with ThreadPoolExecutor(len(assignments) or 1) as pool:
+            asked = {
+                name: pool.submit(self._ask, name, "assign", write(assignment), seconds)
+                for name, assignment in assignments.items()
+            }
+        for future in asked.values():
+            future.result()
+
+    def statuses(self, names: Collection[str]) -> dict[str, Status | None]:
+        """What workers have done; None for one that does not say."""
+        with ThreadPoolExecutor(len(names) or 1) as pool:
+            return dict(zip(names, pool.map(self._status, names), strict=True))
+
+    def _status(self, name: str) -> Status | None:
+        try:
+            return read(Status, self._ask(name, "status", b"", _ASK_SECONDS))
+        except EdgevitError:
+            return None
+
+    def _ask(self, name: str, question: str, payload: bytes, seconds: float) -> bytes:
+        for reply in self._session.get(worker_key(name, question), payload=payload, timeout=seconds):
+            sample, error = reply.ok, reply.err
+            if sample is not None:
+                return sample.payload.to_bytes()
+            if error is not None:
+                raise MessageError(f"{name}: {error.payload.to_string()[:500]}")
+        raise EdgevitError(f"{name}: does not answer")

@@ -1,0 +1,110 @@
+"""What a plan comes to when it runs: steps on devices, in lanes that a request goes along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgevit.runtime.messages import Artefact, Assignment, Task
+
+#: Where the first step of a lane, or every part of an ensemble, gets its tensors.
+ENTRY = "entry"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file that is made of a model, and the tensors that it takes and gives.
+
+    Attributes:
+        path: of the file.
+        artefact: what a worker is told of it.
+        takes: names of tensors, in the file's order.
+        gives: likewise.
+    """
+
+    path: Path
+    artefact: Artefact
+    takes: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A piece on a device.
+
+    Attributes:
+        device: its name.
+        piece: what it runs.
+        sends: names of the tensors that it sends on.
+        halved: whether floats are sent as float16.
+    """
+
+    device: str
+    piece: Piece
+    sends: tuple[str, ...]
+    halved: bool = False
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Steps that a request goes along.
+
+    Attributes:
+        number: that its answers are marked with.
+        share: of the requests, where each goes along one lane.
+        steps: in order.
+    """
+
+    number: int
+    share: float
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Lanes of a plan.
+
+    Attributes:
+        every: whether a request goes along every lane, whose answers make one; otherwise along one.
+        lanes: of them.
+    """
+
+    every: bool
+    lanes: tuple[Lane, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of all devices that do something, each once."""
+        return tuple(dict.fromkeys(step.device for lane in self.lanes for step in lane.steps))
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All files, each once."""
+        steps = (step for lane in self.lanes for step in lane.steps)
+        return tuple({step.piece.artefact.sha256: step.piece for step in steps}.values())
+
+    def assignments(self, blank: Assignment) -> dict[str, Assignment]:
+        """What each device is told.
+
+        Args:
+            blank: an assignment without tasks.
+        """
+        tasks: dict[str, list[Task]] = {device: [] for device in self.devices}
+        for place, lane in enumerate(self.lanes):
+            for index, step in enumerate(lane.steps):
+                following = lane.steps[index + 1] if index + 1 < len(lane.steps) else None
+                to = ("", "") if following is None else (following.device, f"stage-{place}-{index + 1}")
+                tasks[step.device].append(
+                    Task(
+                        key=f"stage-{place}-{index}",
+                        topic=ENTRY if index == 0 else f"stage-{place}-{index}",
+                        lane=lane.number,
+                        artefact=step.piece.artefact,
+                        takes=step.piece.takes,
+                        gives=step.piece.gives,
+                        sends=step.sends,
+                        halved=step.halved,
+                        to=to,
+                    )
+                )
+        return {device: replace(blank, tasks=tuple(each)) for device, each in tasks.items()}

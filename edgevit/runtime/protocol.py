@@ -1,0 +1,315 @@
+"""The Open Inference Protocol, version 2: requests read and answers written, as JSON and as raw tensors.
+
+Specification: https://github.com/kserve/open-inference-protocol, with Triton's extensions for binary tensors
+and for classification.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgevit.errors import EdgevitError, closest
+from edgevit.runtime.wire import Array
+
+#: Names of the types that a model takes and gives.
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "FP32": np.dtype("<f4"),
+    "FP16": np.dtype("<f2"),
+    "FP64": np.dtype("<f8"),
+    "INT8": np.dtype("i1"),
+    "UINT8": np.dtype("u1"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+
+PLATFORM = "edgevit_plan"
+
+Size = Annotated[int, Field(ge=0, strict=True)]
+
+
+class RequestError(EdgevitError):
+    """A request that the protocol does not allow, or that the model cannot take."""
+
+
+class _Loose(BaseModel):
+    # Clients send parameters of other servers, which the specification tells to ignore.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Parameters(_Loose):
+    binary_data_size: Size | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+    classification: Annotated[int, Field(ge=0, strict=True)] = 0
+    timeout: Annotated[int, Field(ge=0, strict=True)] | None = None
+    shared_memory_region: str | None = None
+
+
+class _Input(_Loose):
+    name: str
+    shape: Annotated[tuple[Size, ...], Field(max_length=8)]
+    datatype: str
+    data: list[Any] | None = None
+    parameters: _Parameters = _Parameters()
+
+
+class _Output(_Loose):
+    name: str
+    parameters: _Parameters = _Parameters()
+
+
+class _Body(_Loose):
+    id: Annotated[str, Field(max_length=256)] = ""
+    inputs: Annotated[tuple[_Input, ...], Field(min_length=1, max_length=64)]
+    outputs: Annotated[tuple[_Output, ...], Field(max_length=64)] = ()
+    parameters: _Parameters = _Parameters()
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that a model takes or gives.
+
+    Attributes:
+        name: of it.
+        datatype: a key of `DATATYPES`.
+        shape: behind the batch.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What clients see of a model.
+
+    Attributes:
+        name: of it.
+        input: what it takes.
+        outputs: what it gives.
+        labels: names of the classes of the first output, where known.
+        most: images in one request.
+    """
+
+    name: str
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] | None = None
+    most: int = 64
+
+    def metadata(self) -> dict[str, object]:
+        """As the protocol describes a model."""
+        return {
+            "name": self.name,
+            "versions": ["1"],
+            "platform": PLATFORM,
+            "inputs": [_described(self.input)],
+            "outputs": [_described(output) for output in self.outputs],
+        }
+
+
+def _described(tensor: TensorSpec) -> dict[str, object]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, *tensor.shape]}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output that is asked for.
+
+    Attributes:
+        name: of it.
+        binary: whether as raw bytes behind the JSON.
+        classes: how many of the best classes instead of the tensor; 0 for the tensor.
+    """
+
+    name: str
+    binary: bool
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A request to infer.
+
+    Attributes:
+        id: that the answer repeats.
+        images: (n, ..) as the model takes them.
+        wanted: outputs, in the order asked for.
+        timeout: seconds that it may take; None where nothing is said.
+    """
+
+    id: str
+    images: Array
+    wanted: tuple[Wanted, ...]
+    timeout: float | None
+
+
+def read_request(served: Served, body: bytes, header_length: int | None) -> InferRequest:
+    """A request from its HTTP body.
+
+    Args:
+        served: the model that it is for.
+        body: JSON, with raw tensors behind it where `header_length` says how long it is.
+        header_length: bytes of the JSON; None for all.
+
+    Raises:
+        RequestError: naming what is wrong with it.
+    """
+    if header_length is not None and not 0 <= header_length <= len(body):
+        raise RequestError(f"Inference-Header-Content-Length {header_length}: the body has {len(body)} bytes")
+    split = len(body) if header_length is None else header_length
+    parsed = _parsed(body[:split])
+    if len(parsed.inputs) != 1 or parsed.inputs[0].name != served.input.name:
+        names = ", ".join(each.name for each in parsed.inputs)
+        raise RequestError(f"inputs: {names[:80]}; the model takes one, {served.input.name}")
+    images = _tensor(served, parsed.inputs[0], body[split:])
+    timeout = parsed.parameters.timeout
+    wanted = _wanted(served, parsed)
+    return InferRequest(parsed.id, images, wanted, None if not timeout else timeout / 1e6)
+
+
+def _parsed(data: bytes) -> _Body:
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+        return _Body.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RequestError(f"{where}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError("the body is not the JSON of a request to infer") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _tensor(served: Served, given: _Input, raw: bytes) -> Array:
+    spec = served.input
+    if given.parameters.shared_memory_region is not None:
+        raise RequestError(f"{given.name}: shared memory is not served; send the tensor")
+    if given.datatype != spec.datatype:
+        raise RequestError(f"{given.name}: datatype {given.datatype[:20]}; the model takes {spec.datatype}")
+    if given.shape[1:] != spec.shape or not 1 <= (given.shape or (0,))[0] <= served.most:
+        raise RequestError(
+            f"{given.name}: shape {list(given.shape)}; the model takes {[-1, *spec.shape]}, "
+            f"1 to {served.most} at once"
+        )
+    dtype, count = DATATYPES[spec.datatype], math.prod(given.shape)
+    if given.data is not None:
+        if given.parameters.binary_data_size is not None or raw:
+            raise RequestError(f"{given.name}: has data both in the JSON and behind it")
+        return _from_json(given, dtype, count)
+    if len(raw) != count * dtype.itemsize or given.parameters.binary_data_size != len(raw):
+        raise RequestError(
+            f"{given.name}: {count * dtype.itemsize} bytes are needed for its shape; binary_data_size is "
+            f"{given.parameters.binary_data_size}, and {len(raw)} follow the JSON"
+        )
+    return np.frombuffer(raw, dtype).reshape(given.shape)
+
+
+def _from_json(given: _Input, dtype: np.dtype[Any], count: int) -> Array:
+    try:
+        values = np.array(given.data, dtype=np.float64 if dtype.kind == "f" else dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RequestError(f"{given.name}: its data are not all numbers, in equally long lists") from error
+    if values.size != count or (values.ndim > 1 and values.shape != given.shape):
+        raise RequestError(f"{given.name}: {values.size} numbers; its shape has {count}")
+    with np.errstate(over="ignore"):
+        return values.astype(dtype).reshape(given.shape)
+
+
+def _wanted(served: Served, parsed: _Body) -> tuple[Wanted, ...]:
+    known = [output.name for output in served.outputs]
+    default = parsed.parameters.binary_data_output
+    if not parsed.outputs:
+        return tuple(Wanted(name, default) for name in known)
+    for output in parsed.outputs:
+        if output.name not in known:
+            raise RequestError(f"outputs: {output.name[:80]!r}; {closest(output.name, known)}")
+        if output.parameters.shared_memory_region is not None:
+            raise RequestError(f"{output.name}: shared memory is not served; take the tensor")
+    return tuple(
+        Wanted(
+            output.name,
+            default if output.parameters.binary_data is None else output.parameters.binary_data,
+            output.parameters.classification,
+        )
+        for output in parsed.outputs
+    )
+
+
+def write_response(
+    served: Served, request: InferRequest, outputs: Mapping[str, Array], parameters: Mapping[str, object]
+) -> tuple[bytes, int | None]:
+    """The body of an answer, and how long its JSON is where raw tensors follow it.
+
+    Args:
+        served: the model.
+        request: what was asked.
+        outputs: all of them, by name.
+        parameters: said beside them.
+    """
+    entries, raw = [], []
+    for wanted in request.wanted:
+        entry, data = _entry(served, wanted, outputs[wanted.name])
+        entries.append(entry)
+        raw.append(data)
+    value: dict[str, object] = {"model_name": served.name, "model_version": "1", "outputs": entries}
+    if request.id:
+        value["id"] = request.id
+    if parameters:
+        value["parameters"] = dict(parameters)
+    head = json.dumps(value).encode("utf-8")
+    binary = any(wanted.binary for wanted in request.wanted)
+    return b"".join((head, *raw)), len(head) if binary else None
+
+
+def _entry(served: Served, wanted: Wanted, value: Array) -> tuple[dict[str, object], bytes]:
+    """An output as JSON describes it, and its bytes where they are not in the JSON."""
+    if wanted.classes:
+        rows = [classes_of(row, served.labels, wanted.classes) for row in value.reshape(len(value), -1)]
+        texts = [
+            f"{score:f}:{place}" + (f":{label}" if label else "")
+            for row in rows
+            for score, place, label in row
+        ]
+        entry: dict[str, object] = {
+            "name": wanted.name, "datatype": "BYTES", "shape": [len(rows), len(rows[0])]
+        }  # fmt: skip
+        encoded = [text.encode("utf-8") for text in texts]
+        data, listed = b"".join(struct.pack("<I", len(text)) + text for text in encoded), list[Any](texts)
+    else:
+        datatype = _NAMES[value.dtype.newbyteorder("<")]
+        entry = {"name": wanted.name, "datatype": datatype, "shape": list(value.shape)}
+        data, listed = value.tobytes(), value.ravel().tolist()
+    if wanted.binary:
+        return {**entry, "parameters": {"binary_data_size": len(data)}}, data
+    return {**entry, "data": [_json_number(each) for each in listed]}, b""
+
+
+def _json_number(value: Any) -> Any:
+    """A value as JSON can have it, which knows neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def classes_of(scores: Array, labels: Sequence[str] | None, count: int) -> list[tuple[float, int, str]]:
+    """The best classes, the best first: score, index, and name where it is known.
+
+    Args:
+        scores: (classes,).
+        labels: their names, or None.
+        count: how many, at most.
+    """
+    best = np.argsort(-scores.astype(np.float64), kind="stable")[:count]
+    return [(float(scores[i]), int(i), labels[i] if labels and i < len(labels) else "") for i in best]

@@ -1,0 +1,152 @@
+"""What every door of a service does: take a place or refuse, ask the coordinator, put answers together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgevit.errors import EdgevitError
+from edgevit.graph.card import Card
+from edgevit.runtime.coordinator import Coordinator
+from edgevit.runtime.ledger import Answer
+from edgevit.runtime.protocol import RequestError, Served, TensorSpec
+from edgevit.runtime.wire import Array
+
+
+class BusyError(EdgevitError):
+    """Too many requests at once, or in too short a time."""
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """What is served, and to how many.
+
+    Attributes:
+        name: of the model; None for its card's.
+        most_bytes: of one request.
+        most_images: in one request.
+        queue: images that may wait for a place.
+        rate: images in a second, on average; infinite for no limit.
+        deadline: seconds that one request may take where it does not say; infinite for ever.
+    """
+
+    name: str | None = None
+    most_bytes: int = 32 * 2**20
+    most_images: int = 64
+    queue: int = 256
+    rate: float = math.inf
+    deadline: float = 30.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "max-request": self.most_bytes >= 1,
+            "max-images": 1 <= self.most_images <= 4096,
+            "queue": self.queue >= 1,
+            "rate": self.rate > 0,
+            "deadline": self.deadline > 0,
+        }
+        for name, holds in limits.items():
+            if not holds:
+                raise EdgevitError(f"--{name}: must be above 0")
+
+
+class Bucket:
+    """Tokens that are spent, and come back at a rate: a second's worth at most.
+
+    Args:
+        rate: tokens in a second; infinite for as many as are wanted.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._tokens, self._since = rate, max(1.0, rate), time.monotonic()
+
+    def take(self, count: int) -> bool:
+        """Spend tokens, if there are any: what is more than there are is owed."""
+        if math.isinf(self._rate):
+            return True
+        now = time.monotonic()
+        self._tokens = min(max(1.0, self._rate), self._tokens + self._rate * (now - self._since))
+        self._since = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= count
+        return True
+
+
+class Service:
+    """A plan at work, for clients.
+
+    Args:
+        coordinator: the plan.
+        options: what is served, and to how many.
+    """
+
+    def __init__(self, coordinator: Coordinator, options: ServiceOptions) -> None:
+        self.options = options
+        self.served = _served(coordinator, options)
+        self.card: Card = coordinator.model.card
+        self._coordinator = coordinator
+        self._items = coordinator.plan.items
+        self._places = asyncio.Semaphore(coordinator.in_flight)
+        self._bucket = Bucket(options.rate)
+        self._waiting = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether a plan is running."""
+        return self._coordinator.ready
+
+    async def infer(self, images: Array, timeout: float | None) -> tuple[dict[str, Array], bool]:
+        """Outputs for images, and whether some parts of an ensemble are missing in them.
+
+        Args:
+            images: (n, ..) as the model takes them.
+            timeout: seconds that it may take; None for the service's own.
+
+        Raises:
+            BusyError: when too many wait already, or asked lately.
+            RequestError: when the plan takes another number of images at once.
+            EdgevitError: when no answer came.
+        """
+        if len(images) % self._items:
+            raise RequestError(f"{len(images)} images: the plan takes {self._items} at a time")
+        count = len(images) // self._items
+        if not self._bucket.take(len(images)):
+            raise BusyError(f"more than {self.options.rate:g} images in a second; try again later")
+        if self._waiting + count > self.options.queue:
+            raise BusyError(f"{self._waiting} images wait already; try again later")
+        until = time.monotonic() + (timeout or self.options.deadline)
+        self._waiting += count
+        try:
+            items = np.split(images, count)
+            answers = await asyncio.gather(*(self._one(item, until) for item in items))
+        finally:
+            self._waiting -= count
+        outputs = {
+            name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs
+        }
+        return outputs, any(answer.degraded for answer in answers)
+
+    async def _one(self, item: Array, until: float) -> Answer:
+        async with self._places:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise EdgevitError("no place came free within the deadline")
+            asked = self._coordinator.submit({self.served.input.name: item}, deadline=left, wait=1.0)
+            return await asyncio.wrap_future(asked)
+
+
+def _served(coordinator: Coordinator, options: ServiceOptions) -> Served:
+    model = coordinator.model
+    card = model.card
+    return Served(
+        name=options.name or card.name,
+        input=TensorSpec(card.inputs[0], "FP32", model.shape[1:]),
+        outputs=tuple(TensorSpec(name, "FP32", shape) for name, shape in model.outputs.items()),
+        labels=None if card.labels is None else tuple(card.labels),
+        most=options.most_images,
+    )

@@ -1,0 +1,201 @@
+"""One stage on a worker: a bounded queue, one thread that runs it, and whoever gets what it makes."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgevit.errors import EdgevitError
+from edgevit.runtime.engines import Engine, run_engine
+from edgevit.runtime.messages import Assignment, Task, TaskStatus
+from edgevit.runtime.transport import answer_key, task_key
+from edgevit.runtime.wire import (
+    FOR_EVER,
+    Array,
+    Envelope,
+    Fault,
+    FrameError,
+    Tensors,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    import zenoh
+
+_log = logging.getLogger("edgevit.worker")
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A request in the queue, and when it came."""
+
+    frame: Tensors
+    since: float
+
+
+@dataclass
+class _Counts:
+    """What has been done so far; written by one thread each."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    received: int = 0
+    sent: int = 0
+    refused: int = 0
+
+
+class Stage:
+    """A task at work, until it is closed.
+
+    Args:
+        session: of the worker.
+        worker: its name.
+        assignment: of which the task is one.
+        task: what is to be done.
+        engine: what does it.
+    """
+
+    def __init__(
+        self, session: zenoh.Session, worker: str, assignment: Assignment, task: Task, engine: Engine
+    ) -> None:
+        import zenoh
+
+        self._task, self._engine, self._generation = task, engine, assignment.generation
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(assignment.capacity)
+        self._counts = _Counts()
+        self._held: dict[bytes, None] = {}
+        self._closed = False
+        deployment, to = assignment.deployment, task.to
+        answers = answer_key(deployment)
+        following = task_key(deployment, assignment.generation, *to) if any(to) else answers
+        block = zenoh.CongestionControl.BLOCK
+        self._next = session.declare_publisher(following, congestion_control=block)
+        self._answers = session.declare_publisher(answers, congestion_control=block)
+        self._thread = threading.Thread(target=self._run, name=task.key, daemon=True)
+        self._thread.start()
+        key = task_key(deployment, assignment.generation, worker, task.topic)
+        self._subscriber = session.declare_subscriber(key, self._received)
+
+    def close(self) -> None:
+        """Stop; what waits is dropped, whoever asked asks again."""
+        self._closed = True
+        self._subscriber.undeclare()
+        while self._thread.is_alive():
+            try:
+                self._queue.put_nowait(None)
+            except queue.Full:
+                self._drop_one()
+            self._thread.join(0.05)
+        self._next.undeclare()
+        self._answers.undeclare()
+
+    def _drop_one(self) -> None:
+        try:
+            self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def status(self) -> TaskStatus:
+        """What was done so far."""
+        counts = self._counts
+        return TaskStatus(
+            key=self._task.key,
+            ready=bool(self._next.matching_status),
+            runs=counts.runs,
+            seconds=counts.seconds,
+            waited=counts.waited,
+            received=counts.received,
+            sent=counts.sent,
+            refused=counts.refused,
+            held=tuple(request.hex() for request in list(self._held)),
+        )
+
+    def _received(self, sample: zenoh.Sample) -> None:
+        data = sample.payload.to_bytes()
+        self._counts.received += len(data)
+        try:
+            frame = self._accepted(data)
+            # Marked before it can be run and unmarked.
+            self._held[frame.envelope.request] = None
+            self._queue.put_nowait(_Waiting(frame, time.monotonic()))
+        except FrameError as error:
+            # Whose it was cannot be trusted: the coordinator misses it, and sends it again.
+            self._counts.refused += 1
+            _log.warning("%s: %s", self._task.key, error)
+        except queue.Full:
+            self._counts.refused += 1
+            self._fault(frame.envelope, "its queue is full")
+
+    def _accepted(self, data: bytes) -> Tensors:
+        frame = decode(data)
+        if isinstance(frame, Fault) or frame.envelope.generation != self._generation:
+            raise FrameError("a fault, or a frame of another generation, is not for a task")
+        return Tensors(replace(frame.envelope, lane=self._task.lane), frame.tensors)
+
+    def _run(self) -> None:
+        while (waiting := self._queue.get()) is not None and not self._closed:
+            envelope = waiting.frame.envelope
+            waited = time.monotonic() - waiting.since
+            self._counts.waited += waited
+            try:
+                self._one(waiting.frame, waited)
+            except EdgevitError as error:
+                self._fault(envelope, str(error))
+            finally:
+                self._held.pop(envelope.request, None)
+
+    def _one(self, frame: Tensors, waited: float) -> None:
+        started = time.monotonic()
+        envelope = _later(frame.envelope, waited)
+        if envelope.remaining == 0:
+            self._counts.refused += 1
+            return
+        made = self._computed(frame)
+        seconds = time.monotonic() - started
+        envelope = _later(envelope, seconds)
+        data = encode(Tensors(envelope, made))
+        self._counts.runs += 1
+        self._counts.seconds += seconds
+        self._counts.sent += len(data)
+        if not self._closed:
+            self._next.put(data)
+
+    def _computed(self, frame: Tensors) -> dict[str, Array]:
+        """The tensors that are sent on."""
+        task = self._task
+        known = {name: _widened(value) for name, value in frame.tensors.items()}
+        absent = [name for name in task.takes if name not in known]
+        if absent:
+            raise EdgevitError(f"{absent[0]} is missing among the tensors")
+        results = run_engine(self._engine, [known[name] for name in task.takes])
+        known |= zip(task.gives, results, strict=True)
+        return {name: _halved(known[name]) if task.halved else known[name] for name in task.sends}
+
+    def _fault(self, envelope: Envelope, reason: str) -> None:
+        _log.warning("%s: %s", self._task.key, reason)
+        if not self._closed:
+            self._answers.put(encode(Fault(envelope, f"{self._task.key}: {reason}")))
+
+
+def _later(envelope: Envelope, seconds: float) -> Envelope:
+    """The envelope after some time has passed."""
+    if envelope.remaining == FOR_EVER:
+        return envelope
+    return replace(envelope, remaining=max(0, envelope.remaining - round(1000 * seconds)))
+
+
+def _halved(value: Array) -> Array:
+    return value.astype(np.float16) if value.dtype == np.float32 else value
+
+
+def _widened(value: Array) -> Array:
+    """Floats as runtimes take them: halves are on the wire alone."""
+    return value.astype(np.float32) if value.dtype == np.float16 else value

@@ -1,0 +1,113 @@
+"""Plans run by real worker processes: what they answer, in which order, and as what."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+pytest.importorskip("zenoh")
+pytest.importorskip("onnxruntime")
+
+from edgevit.cli import run
+from edgevit.export.artefacts import open_artefact
+from edgevit.runtime.ledger import UnansweredError
+from edgevit.runtime.running import RunOptions, run_images, running
+from tests.runtime.conftest import images
+
+
+@pytest.fixture(scope="module")
+def work(make_plan):
+    with running(make_plan("pipeline"), RunOptions(local=True)) as coordinator:
+        yield coordinator
+
+
+def chained(layout, image):
+    """What the files of a layout give, run here one after the other."""
+    known = {layout.lanes[0].steps[0].piece.takes[0]: image}
+    for step in layout.lanes[0].steps:
+        results = open_artefact(step.piece.path).run(*(known[name] for name in step.piece.takes))
+        known |= zip(step.piece.gives, results, strict=True)
+    return known["logits"]
+
+
+def test_a_pipeline_answers_what_its_files_do_to_the_bit_and_in_order(work):
+    sent = images(40)
+    result = run_images(work, iter(sent), len(sent))
+    expected = np.concatenate([chained(work.running.layout, image) for image in sent])
+    assert len(work.running.layout.devices) == 3
+    np.testing.assert_array_equal(result.outputs["logits"], expected)
+    assert (result.n, result.degraded, result.repeated, result.switches) == (40, 0, 0, 0)
+    assert [step.runs for step in result.steps] == [40, 40, 40]
+
+
+def test_a_pipeline_answers_what_the_one_artefact_does(work, tiny_onnx):
+    sent = images(8)
+    result = run_images(work, iter(sent), len(sent))
+    np.testing.assert_array_equal(result.outputs["logits"], open_artefact(tiny_onnx).run(sent[:, 0])[0])
+
+
+def test_many_may_ask_at_once(work, tiny_program):
+    sent = images(60)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda image: work.submit({"image": image}).result(30), sent))
+    found = np.concatenate([answer.outputs["logits"] for answer in answers])
+    np.testing.assert_allclose(found, tiny_program.run(sent[:, 0])[0], atol=1e-5)
+
+
+def test_what_a_runtime_refuses_is_said_to_who_asked_and_harms_nobody(work):
+    with pytest.raises(UnansweredError, match="tried 3 times in vain.*the runtime refuses the tensors"):
+        work.submit({"image": images(1)[0][:, :, :5]}).result(30)
+    with pytest.raises(UnansweredError, match="image is missing"):
+        work.submit({"picture": images(1)[0]}).result(30)
+    assert len(run_images(work, iter(images(2)), 2).outputs["logits"]) == 2
+
+
+def test_there_is_no_place_for_more_than_may_be_on_their_way(work):
+    work._events.put(lambda: __import__("time").sleep(0.5))
+    asked = [work.submit({"image": image}, wait=0.01) for image in images(work.in_flight)]
+    with pytest.raises(UnansweredError, match="on their way already"):
+        work.submit({"image": images(1)[0]}, wait=0.01)
+    assert all(future.result(30).outputs for future in asked)
+
+
+def test_replicas_share_what_is_asked(make_plan, tiny_program):
+    with running(make_plan("replicas"), RunOptions(local=True)) as coordinator:
+        sent = images(30)
+        result = run_images(coordinator, iter(sent), len(sent))
+    np.testing.assert_allclose(result.outputs["logits"], tiny_program.run(sent[:, 0])[0], atol=1e-5)
+    assert [step.runs for step in result.steps] == [10, 10, 10]
+
+
+def test_the_command_says_what_was_measured_beside_what_was_planned(make_plan, image_folder, capsys):
+    path = str(make_plan("pipeline"))
+    assert run(["run", path, "--local", "--data", str(image_folder)]) == 0
+    found = capsys.readouterr().out
+    assert "of the planned" in found
+    assert "top-1" in found
+    assert run(["run", path, "--local", "--noise", "20", "--json", "--no-spares"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["n"] == 20
+    assert [step["device"] for step in report["steps"]] == ["w-1", "w-2", "w-3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--local"], "give either --data DIR or --noise N"),
+        (["--noise", "1", "--local", "--listen", "127.0.0.1:7000"], "--local: workers are on this machine"),
+        (["--noise", "1", "--listen", "0.0.0.0:7447"], "--insecure"),
+        (["--noise", "1", "--connect", "nowhere"], "write HOST:PORT"),
+        (["--noise", "1", "--tls", "nowhere"], "has no authority.pem"),
+        (["--noise", "1", "--in-flight", "0"], "--in-flight 0"),
+        (["--noise", "1", "--model", "none.pt2"], "none.pt2"),
+        (["--noise", "1", "--wait", "0.1"], "w-1, w-2, w-3 did not come"),
+    ],
+)
+def test_a_mistake_is_one_sentence(make_plan, capsys, words, sentence):
+    assert run(["run", str(make_plan("pipeline")), *words]) in {1, 2}
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
