@@ -93,6 +93,13 @@ def test_the_command_says_what_was_measured_beside_what_was_planned(make_plan, i
     assert [step["device"] for step in report["steps"]] == ["w-1", "w-2", "w-3"]
 
 
+def test_a_device_whose_name_cannot_be_a_key_is_refused(make_plan, tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text(make_plan("pipeline").read_text().replace("w-1", "my board"))
+    assert run(["run", str(path), "--local", "--noise", "1"]) == 2
+    assert "plan.yaml: device 'my board': use letters" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
