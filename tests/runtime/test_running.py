@@ -13,6 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from edgevit.cli import run
 from edgevit.export.artefacts import open_artefact
+from edgevit.planning.plans import PlanOptions, plan
 from edgevit.runtime.ledger import UnansweredError
 from edgevit.runtime.running import RunOptions, run_images, running
 from tests.runtime.conftest import images
@@ -79,6 +80,36 @@ def test_replicas_share_what_is_asked(make_plan, tiny_program):
         result = run_images(coordinator, iter(sent), len(sent))
     np.testing.assert_allclose(result.outputs["logits"], tiny_program.run(sent[:, 0])[0], atol=1e-5)
     assert [step.runs for step in result.steps] == [10, 10, 10]
+
+
+TWO_FORMATS = """\
+version: 1
+networks: [{name: lan, bytes_per_second: 1.0e+9}]
+devices:
+  - {name: o, memory_bytes: 1.0e+9, macs_per_second: 1.0e+6, network: lan}
+  - {name: t, memory_bytes: 1.0e+9, macs_per_second: 1.0e+6, network: lan, format: tflite}
+"""
+
+
+def test_devices_of_two_formats_work_together_and_send_halves(tiny_pt2, tiny_program, tmp_path):
+    pytest.importorskip("litert_torch")
+    cluster, path = tmp_path / "cluster.yaml", tmp_path / "plan.yaml"
+    cluster.write_text(TWO_FORMATS)
+    made = plan(tiny_pt2, devices=cluster, options=PlanOptions(mode="pipeline"))
+    # Nothing on this fast line makes it pay to narrow: it is asked for.
+    first, second = made.plan.tasks
+    halves = first.sent.model_copy(update={"precision": "fp16"})
+    tasks = (first.model_copy(update={"sent": halves}), second)
+    made.model_copy(update={"plan": made.plan.model_copy(update={"tasks": tasks})}).write(path)
+    with running(path, RunOptions(local=True, spares=False)) as coordinator:
+        sent = images(10)
+        result = run_images(coordinator, iter(sent), len(sent))
+        formats = [piece.artefact.format for piece in coordinator.running.layout.pieces]
+    assert sorted(formats) == ["onnx", "tflite"]
+    crossing = result.steps[0].sent / result.steps[1].received
+    assert crossing == pytest.approx(1)
+    assert result.steps[0].sent < 0.75 * first.sent.bytes
+    np.testing.assert_allclose(result.outputs["logits"], tiny_program.run(sent[:, 0])[0], atol=5e-3)
 
 
 def test_the_command_says_what_was_measured_beside_what_was_planned(make_plan, image_folder, capsys):
