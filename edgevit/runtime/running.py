@@ -163,6 +163,29 @@ def _exported(plan: PlanFile, model: Model, *, spares: bool) -> list[Layout]:
     return [model.layout(entry) for entry in entries][1:]
 
 
+def run(
+    plan: str | Path, images: Array, *, options: RunOptions | None = None, deadline: float = float("inf")
+) -> RunResult:
+    """Run a plan on prepared images.
+
+    Args:
+        plan: the plan file.
+        images: (n, channels, height, width) float32, as many as fill items.
+        options: where and how; None for workers that connect to this machine.
+        deadline: seconds that one item may take.
+
+    Raises:
+        EdgevitError: when plan, model or images cannot be used, devices do not come, or an item is not
+            answered.
+    """
+    with running(plan, options or RunOptions()) as coordinator:
+        shape = coordinator.model.shape
+        if images.ndim != len(shape) or images.shape[1:] != shape[1:] or len(images) % shape[0]:
+            raise EdgevitError(f"images: their shape is {images.shape}; the plan takes {shape} at a time")
+        items = images.reshape(-1, *shape)
+        return run_images(coordinator, items, len(items), deadline=deadline)
+
+
 def run_images(
     coordinator: Coordinator, images: Iterable[Array], count: int, *, deadline: float = float("inf")
 ) -> RunResult:

@@ -11,7 +11,9 @@ import pytest
 pytest.importorskip("zenoh")
 pytest.importorskip("onnxruntime")
 
+import edgevit
 from edgevit.cli import run
+from edgevit.errors import EdgevitError
 from edgevit.export.artefacts import open_artefact
 from edgevit.planning.plans import PlanOptions, plan
 from edgevit.runtime.ledger import UnansweredError
@@ -36,12 +38,15 @@ def chained(layout, image):
 
 def test_a_pipeline_answers_what_its_files_do_to_the_bit_and_in_order(work):
     sent = images(40)
+    # Others have asked the same workers.
+    before = run_images(work, iter(sent[:1]), 1)
     result = run_images(work, iter(sent), len(sent))
     expected = np.concatenate([chained(work.running.layout, image) for image in sent])
     assert len(work.running.layout.devices) == 3
     np.testing.assert_array_equal(result.outputs["logits"], expected)
     assert (result.n, result.degraded, result.repeated, result.switches) == (40, 0, 0, 0)
-    assert [step.runs for step in result.steps] == [40, 40, 40]
+    runs = [step.runs - earlier.runs for step, earlier in zip(result.steps, before.steps, strict=True)]
+    assert runs == [40, 40, 40]
 
 
 def test_a_pipeline_answers_what_the_one_artefact_does(work, tiny_onnx):
@@ -110,6 +115,15 @@ def test_devices_of_two_formats_work_together_and_send_halves(tiny_pt2, tiny_pro
     assert crossing == pytest.approx(1)
     assert result.steps[0].sent < 0.75 * first.sent.bytes
     np.testing.assert_allclose(result.outputs["logits"], tiny_program.run(sent[:, 0])[0], atol=5e-3)
+
+
+def test_from_python(make_plan, tiny_program):
+    sent = images(4)[:, 0]
+    options = edgevit.RunOptions(local=True, spares=False)
+    result = edgevit.run(make_plan("single"), sent, options=options)
+    np.testing.assert_allclose(result.outputs["logits"], tiny_program.run(sent)[0], atol=1e-5)
+    with pytest.raises(EdgevitError, match=r"images: their shape is \(4, 3, 8, 8\)"):
+        edgevit.run(make_plan("single"), sent[:, :, :8, :8], options=options)
 
 
 def test_the_command_says_what_was_measured_beside_what_was_planned(make_plan, image_folder, capsys):
