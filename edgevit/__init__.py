@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgevit.pruning.prune import prune
     from edgevit.pruning.split import read_split
     from edgevit.quant.quantizing import quantize
+    from edgevit.runtime.running import RunOptions, run
     from edgevit.submodels.elastic import elastic
     from edgevit.submodels.extraction import extract
     from edgevit.submodels.training import train_nested
@@ -53,6 +54,8 @@ _HOMES = {
     "prune": "edgevit.pruning.prune",
     "quantize": "edgevit.quant.quantizing",
     "read_split": "edgevit.pruning.split",
+    "RunOptions": "edgevit.runtime.running",
+    "run": "edgevit.runtime.running",
     "run_stages": "edgevit.graph.stages",
     "simulate": "edgevit.planning.simulation",
     "split_classes": "edgevit.pruning.classwise",
@@ -65,6 +68,7 @@ __all__ = [
     "EdgevitError",
     "PlanOptions",
     "Program",
+    "RunOptions",
     "capture",
     "compress",
     "deploy",
@@ -80,6 +84,7 @@ __all__ = [
     "prune",
     "quantize",
     "read_split",
+    "run",
     "run_stages",
     "simulate",
     "split_classes",

@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "timm": ("timm",),
     "hf": ("transformers",),
     "nncf": ("nncf", "torchao"),
-    "runtime": ("aiohttp", "zenoh", "onnxruntime"),
+    "runtime": ("aiohttp", "grpc", "zenoh", "onnxruntime"),
     "cluster": ("ray",),
 }
 

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from edgevit.runtime.service import Service
 
 
-@click.command(short_help="Serve a plan over HTTP (Open Inference Protocol v2: tritonclient, KServe).")
+@click.command(
+    short_help="Serve a plan over HTTP and gRPC (Open Inference Protocol v2: tritonclient, KServe)."
+)
 @click.argument("plan")
 @click.option("--http", type=int, required=True, metavar="PORT", help="Of HTTP.")
+@click.option("--grpc", type=int, metavar="PORT", help="Of gRPC.  [default: not served]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address at which clients come in.")
 @options.placing
 @click.option("--name", help="What clients call the model.  [default: as the model is called]")
@@ -38,6 +41,7 @@ def command(
     *,
     plan: str,
     http: int,
+    grpc: int | None,
     host: str,
     name: str | None,
     max_request: str,
@@ -47,7 +51,7 @@ def command(
     deadline: float,
     **placing: Any,
 ) -> None:
-    """Run PLAN and answer clients over HTTP until interrupted."""
+    """Run PLAN and answer clients over HTTP, and gRPC, until interrupted."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     from edgevit.runtime.running import running
     from edgevit.runtime.service import ServiceOptions
@@ -56,7 +60,7 @@ def command(
     most_bytes = options.amount_of("max-request", max_request)
     limit = math.inf if rate is None else rate
     limits = ServiceOptions(name, most_bytes, max_images, queue, limit, deadline)
-    door = DoorOptions(host, http, placing["insecure"])
+    door = DoorOptions(host, http, grpc, placing["insecure"])
     wait = until_stopped()
 
     def opened(service: Service) -> None:

@@ -37,6 +37,7 @@ def application(service: Service) -> web.Application:
     app = web.Application(client_max_size=service.options.most_bytes, middlewares=[_sentences])
     door = _Door(service)
     app.add_routes([web.get("/v2", door.server), web.get("/v2/health/live", door.live)])
+    app.add_routes([web.get("/metrics", door.metrics)])
     app.add_routes([web.get("/v2/health/ready", door.ready)])
     for version in ("", "/versions/1"):
         model = "/v2/models/{model}" + version
@@ -90,6 +91,11 @@ class _Door:
     async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002
         """Whether the service can be reached: it can."""
         return web.json_response({"live": True})
+
+    async def metrics(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        """Counts for Prometheus."""
+        text = await asyncio.to_thread(self._service.metrics)
+        return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
         """Whether a plan is running."""

@@ -178,6 +178,38 @@ def read_request(served: Served, body: bytes, header_length: int | None) -> Infe
     return InferRequest(parsed.id, images, wanted, None if not timeout else timeout / 1e6)
 
 
+def images_of(
+    served: Served,
+    *,
+    name: str,
+    datatype: str,
+    shape: Sequence[int],
+    data: Sequence[float] | None,
+    raw: bytes,
+) -> Array:
+    """What is asked, from a tensor that is described by fields.
+
+    Args:
+        served: the model that it is for.
+        name: of the tensor.
+        datatype: of its elements.
+        shape: of it.
+        data: its elements; None where they are raw.
+        raw: their bytes.
+
+    Raises:
+        RequestError: when the model does not take it.
+    """
+    if name != served.input.name:
+        raise RequestError(f"inputs: {name[:80]}; the model takes one, {served.input.name}")
+    size = _Parameters(binary_data_size=len(raw) if data is None else None)
+    listed = None if data is None else list(data)
+    given = _Input.model_construct(
+        name=name, datatype=datatype, shape=tuple(shape), data=listed, parameters=size
+    )
+    return _tensor(served, given, raw)
+
+
 def _parsed(data: bytes) -> _Body:
     try:
         value = json.loads(data, parse_constant=_refuse_constant)
@@ -229,14 +261,23 @@ def _from_json(given: _Input, dtype: np.dtype[Any], count: int) -> Array:
         return values.astype(dtype).reshape(given.shape)
 
 
-def _wanted(served: Served, parsed: _Body) -> tuple[Wanted, ...]:
+def check_output_name(served: Served, name: str) -> None:
+    """Refuse an output that the model does not give.
+
+    Raises:
+        RequestError: naming it.
+    """
     known = [output.name for output in served.outputs]
+    if name not in known:
+        raise RequestError(f"outputs: {name[:80]!r}; {closest(name, known)}")
+
+
+def _wanted(served: Served, parsed: _Body) -> tuple[Wanted, ...]:
     default = parsed.parameters.binary_data_output
     if not parsed.outputs:
-        return tuple(Wanted(name, default) for name in known)
+        return tuple(Wanted(output.name, default) for output in served.outputs)
     for output in parsed.outputs:
-        if output.name not in known:
-            raise RequestError(f"outputs: {output.name[:80]!r}; {closest(output.name, known)}")
+        check_output_name(served, output.name)
         if output.parameters.shared_memory_region is not None:
             raise RequestError(f"{output.name}: shared memory is not served; take the tensor")
     return tuple(
@@ -262,7 +303,7 @@ def write_response(
     """
     entries, raw = [], []
     for wanted in request.wanted:
-        entry, data = _entry(served, wanted, outputs[wanted.name])
+        entry, data = entry_of(served, wanted, outputs[wanted.name])
         entries.append(entry)
         raw.append(data)
     value: dict[str, object] = {"model_name": served.name, "model_version": "1", "outputs": entries}
@@ -275,7 +316,7 @@ def write_response(
     return b"".join((head, *raw)), len(head) if binary else None
 
 
-def _entry(served: Served, wanted: Wanted, value: Array) -> tuple[dict[str, object], bytes]:
+def entry_of(served: Served, wanted: Wanted, value: Array) -> tuple[dict[str, object], bytes]:
     """An output as JSON describes it, and its bytes where they are not in the JSON."""
     if wanted.classes:
         rows = [classes_of(row, served.labels, wanted.classes) for row in value.reshape(len(value), -1)]

@@ -19,6 +19,7 @@ from edgevit.runtime.coordinator import Coordinator, CoordinatorOptions
 from edgevit.runtime.lanes import Layout
 from edgevit.runtime.ledger import Answer
 from edgevit.runtime.local import local_workers
+from edgevit.runtime.messages import check_name
 from edgevit.runtime.models import Model, open_model
 from edgevit.runtime.survivors import spare_plans
 from edgevit.runtime.transport import Links
@@ -124,6 +125,9 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
     """
     path = Path(plan_path)
     plan = PlanFile.read(path)
+    for device in plan.devices:
+        # A name is a part of the keys under which a worker is reached.
+        check_name(device.name, f"{path}: device")
     origin = _origin(plan, path, options.model)
     model = open_model(plan, origin, options.pieces or path.with_suffix(".pieces"))
     spares = _exported(plan, model, spares=options.spares)
@@ -157,6 +161,29 @@ def _exported(plan: PlanFile, model: Model, *, spares: bool) -> list[Layout]:
     """Layouts of other plans than the best; the files of all are exported."""
     entries = [plan.plan, *(spare_plans(plan) if spares else ())]
     return [model.layout(entry) for entry in entries][1:]
+
+
+def run(
+    plan: str | Path, images: Array, *, options: RunOptions | None = None, deadline: float = float("inf")
+) -> RunResult:
+    """Run a plan on prepared images.
+
+    Args:
+        plan: the plan file.
+        images: (n, channels, height, width) float32, as many as fill items.
+        options: where and how; None for workers that connect to this machine.
+        deadline: seconds that one item may take.
+
+    Raises:
+        EdgevitError: when plan, model or images cannot be used, devices do not come, or an item is not
+            answered.
+    """
+    with running(plan, options or RunOptions()) as coordinator:
+        shape = coordinator.model.shape
+        if images.ndim != len(shape) or images.shape[1:] != shape[1:] or len(images) % shape[0]:
+            raise EdgevitError(f"images: their shape is {images.shape}; the plan takes {shape} at a time")
+        items = images.reshape(-1, *shape)
+        return run_images(coordinator, items, len(items), deadline=deadline)
 
 
 def run_images(

@@ -13,6 +13,7 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.card import Card
 from edgevit.runtime.coordinator import Coordinator
 from edgevit.runtime.ledger import Answer
+from edgevit.runtime.metrics import write_metrics
 from edgevit.runtime.protocol import RequestError, Served, TensorSpec
 from edgevit.runtime.wire import Array
 
@@ -94,6 +95,7 @@ class Service:
         self._places = asyncio.Semaphore(coordinator.in_flight)
         self._bucket = Bucket(options.rate)
         self._waiting = 0
+        self._outcomes = dict.fromkeys(("answered", "degraded", "busy", "failed"), 0)
 
     @property
     def ready(self) -> bool:
@@ -115,21 +117,44 @@ class Service:
         if len(images) % self._items:
             raise RequestError(f"{len(images)} images: the plan takes {self._items} at a time")
         count = len(images) // self._items
-        if not self._bucket.take(len(images)):
-            raise BusyError(f"more than {self.options.rate:g} images in a second; try again later")
-        if self._waiting + count > self.options.queue:
-            raise BusyError(f"{self._waiting} images wait already; try again later")
+        self._check_busy(len(images), count)
         until = time.monotonic() + (timeout or self.options.deadline)
         self._waiting += count
         try:
             items = np.split(images, count)
             answers = await asyncio.gather(*(self._one(item, until) for item in items))
+        except EdgevitError:
+            self._outcomes["failed"] += 1
+            raise
         finally:
             self._waiting -= count
+        self._outcomes["degraded" if any(answer.degraded for answer in answers) else "answered"] += 1
         outputs = {
             name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs
         }
         return outputs, any(answer.degraded for answer in answers)
+
+    def _check_busy(self, images: int, items: int) -> None:
+        reason = None
+        if not self._bucket.take(images):
+            reason = f"more than {self.options.rate:g} images in a second; try again later"
+        elif self._waiting + items > self.options.queue:
+            reason = f"{self._waiting} images wait already; try again later"
+        if reason is not None:
+            self._outcomes["busy"] += 1
+            raise BusyError(reason)
+
+    def metrics(self) -> str:
+        """Counts so far in the text format of Prometheus; asks every device, so it takes a moment."""
+        return write_metrics(
+            {
+                "edgevit_ready": float(self.ready),
+                "edgevit_waiting_items": float(self._waiting),
+                "edgevit_plan_changes_total": float(self._coordinator.switches),
+            },
+            self._outcomes,
+            self._coordinator.statuses(),
+        )
 
     async def _one(self, item: Array, until: float) -> Answer:
         async with self._places:

@@ -21,16 +21,19 @@ class DoorOptions:
     Attributes:
         host: address of this machine at which it listens.
         http: port of HTTP.
+        grpc: port of gRPC; None for none.
         insecure: whether an address beyond this machine may be used, where everyone may ask.
     """
 
     host: str
     http: int
+    grpc: int | None = None
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.http < 65536:
-            raise EdgevitError(f"--http {self.http}: a port is 1 to 65535")
+        for option, port in (("--http", self.http), ("--grpc", self.grpc)):
+            if port is not None and not 0 < port < 65536:
+                raise EdgevitError(f"{option} {port}: a port is 1 to 65535")
         if not self.insecure and not is_loopback(self.host):
             raise EdgevitError(
                 f"--host {self.host}: whoever is in that network could ask; put a proxy with TLS before "
@@ -56,13 +59,13 @@ def serve(
 
     Raises:
         EdgevitError: when the port cannot be listened at.
-        MissingDependencyError: when aiohttp is not installed.
+        MissingDependencyError: when aiohttp or grpcio is not installed.
     """
-    extras.load("aiohttp", "runtime", "serving over HTTP")
+    extras.require("runtime", "serving")
 
     async def main() -> None:
         service = Service(coordinator, options)
-        async with _http(service, door):
+        async with _http(service, door), _grpc(service, door):
             opened(service)
             await asyncio.to_thread(wait)
 
@@ -86,3 +89,17 @@ async def _http(service: Service, door: DoorOptions) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _grpc(service: Service, door: DoorOptions) -> AsyncIterator[None]:
+    if door.grpc is None:
+        yield
+        return
+    from edgevit.runtime.grpc_door import open_server
+
+    server = await open_server(service, door.host, door.grpc)
+    try:
+        yield
+    finally:
+        await server.stop(5.0)

@@ -11,8 +11,11 @@ import pytest
 pytest.importorskip("zenoh")
 pytest.importorskip("onnxruntime")
 
+import edgevit
 from edgevit.cli import run
+from edgevit.errors import EdgevitError
 from edgevit.export.artefacts import open_artefact
+from edgevit.planning.plans import PlanOptions, plan
 from edgevit.runtime.ledger import UnansweredError
 from edgevit.runtime.running import RunOptions, run_images, running
 from tests.runtime.conftest import images
@@ -35,12 +38,15 @@ def chained(layout, image):
 
 def test_a_pipeline_answers_what_its_files_do_to_the_bit_and_in_order(work):
     sent = images(40)
+    # Others have asked the same workers.
+    before = run_images(work, iter(sent[:1]), 1)
     result = run_images(work, iter(sent), len(sent))
     expected = np.concatenate([chained(work.running.layout, image) for image in sent])
     assert len(work.running.layout.devices) == 3
     np.testing.assert_array_equal(result.outputs["logits"], expected)
     assert (result.n, result.degraded, result.repeated, result.switches) == (40, 0, 0, 0)
-    assert [step.runs for step in result.steps] == [40, 40, 40]
+    runs = [step.runs - earlier.runs for step, earlier in zip(result.steps, before.steps, strict=True)]
+    assert runs == [40, 40, 40]
 
 
 def test_a_pipeline_answers_what_the_one_artefact_does(work, tiny_onnx):
@@ -81,6 +87,45 @@ def test_replicas_share_what_is_asked(make_plan, tiny_program):
     assert [step.runs for step in result.steps] == [10, 10, 10]
 
 
+TWO_FORMATS = """\
+version: 1
+networks: [{name: lan, bytes_per_second: 1.0e+9}]
+devices:
+  - {name: o, memory_bytes: 1.0e+9, macs_per_second: 1.0e+6, network: lan}
+  - {name: t, memory_bytes: 1.0e+9, macs_per_second: 1.0e+6, network: lan, format: tflite}
+"""
+
+
+def test_devices_of_two_formats_work_together_and_send_halves(tiny_pt2, tiny_program, tmp_path):
+    pytest.importorskip("litert_torch")
+    cluster, path = tmp_path / "cluster.yaml", tmp_path / "plan.yaml"
+    cluster.write_text(TWO_FORMATS)
+    made = plan(tiny_pt2, devices=cluster, options=PlanOptions(mode="pipeline"))
+    # Nothing on this fast line makes it pay to narrow: it is asked for.
+    first, second = made.plan.tasks
+    halves = first.sent.model_copy(update={"precision": "fp16"})
+    tasks = (first.model_copy(update={"sent": halves}), second)
+    made.model_copy(update={"plan": made.plan.model_copy(update={"tasks": tasks})}).write(path)
+    with running(path, RunOptions(local=True, spares=False)) as coordinator:
+        sent = images(10)
+        result = run_images(coordinator, iter(sent), len(sent))
+        formats = [piece.artefact.format for piece in coordinator.running.layout.pieces]
+    assert sorted(formats) == ["onnx", "tflite"]
+    crossing = result.steps[0].sent / result.steps[1].received
+    assert crossing == pytest.approx(1)
+    assert result.steps[0].sent < 0.75 * first.sent.bytes
+    np.testing.assert_allclose(result.outputs["logits"], tiny_program.run(sent[:, 0])[0], atol=5e-3)
+
+
+def test_from_python(make_plan, tiny_program):
+    sent = images(4)[:, 0]
+    options = edgevit.RunOptions(local=True, spares=False)
+    result = edgevit.run(make_plan("single"), sent, options=options)
+    np.testing.assert_allclose(result.outputs["logits"], tiny_program.run(sent)[0], atol=1e-5)
+    with pytest.raises(EdgevitError, match=r"images: their shape is \(4, 3, 8, 8\)"):
+        edgevit.run(make_plan("single"), sent[:, :, :8, :8], options=options)
+
+
 def test_the_command_says_what_was_measured_beside_what_was_planned(make_plan, image_folder, capsys):
     path = str(make_plan("pipeline"))
     assert run(["run", path, "--local", "--data", str(image_folder)]) == 0
@@ -91,6 +136,13 @@ def test_the_command_says_what_was_measured_beside_what_was_planned(make_plan, i
     report = json.loads(capsys.readouterr().out)
     assert report["n"] == 20
     assert [step["device"] for step in report["steps"]] == ["w-1", "w-2", "w-3"]
+
+
+def test_a_device_whose_name_cannot_be_a_key_is_refused(make_plan, tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text(make_plan("pipeline").read_text().replace("w-1", "my board"))
+    assert run(["run", str(path), "--local", "--noise", "1"]) == 2
+    assert "plan.yaml: device 'my board': use letters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

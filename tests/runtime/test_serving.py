@@ -218,3 +218,29 @@ def test_tokens_come_back_at_their_rate():
 def test_a_mistake_of_the_command_is_one_sentence(make_plan, capsys, words, sentence):
     assert run(["serve", str(make_plan("pipeline")), *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_what_was_done_is_counted_for_prometheus(served, client):
+    from tritonclient.http import InferInput
+
+    sent = images(3)[:, 0]
+    given = InferInput("image", list(sent.shape), "FP32")
+    given.set_data_from_numpy(sent)
+    before = metrics(served)
+    client.infer("tiny", [given])
+    after = metrics(served)
+    assert (
+        after['edgevit_requests_total{outcome="answered"}']
+        == before['edgevit_requests_total{outcome="answered"}'] + 1
+    )
+    for place, device in enumerate(("w-1", "w-2", "w-3")):
+        runs = f'edgevit_task_runs_total{{device="{device}",task="stage-0-{place}"}}'
+        assert after[runs] == before[runs] + 3
+        assert after[f'edgevit_device_answers{{device="{device}"}}'] == 1
+
+
+def metrics(address):
+    """Values by name and labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}

@@ -35,8 +35,6 @@ ARTEFACT = Artefact("0" * 64, "onnx", 10)
 TASK = Task("stage-0-0", "entry", 0, ARTEFACT, ("image",), ("logits",), ("logits",), False, ("", ""))
 ASSIGNMENT = Assignment("run", 1, 4, (TASK,), (ARTEFACT,))
 
-# What a device has: all else must not be imported.
-NEEDED = {"numpy", "zenoh", "onnxruntime", "ai_edge_litert", "edgevit"}
 
 FRESH = """
 import sys, threading
