@@ -69,10 +69,16 @@ def test_the_page_says_what_was_found():
 def test_every_submodel_is_a_point():
     text = render(a_summary())
     assert text.count('class="point soft"') == 4
-    assert text.count('class="point"') == 3
+    # But the whole, which has no place on a logarithmic scale.
+    assert text.count('class="point"') == 2
     for name, (glyph, _) in WAYS.items():
         assert f"<title>{name}: " in text
         assert glyph in text
+
+
+def test_nothing_but_the_whole_is_a_point_all_the_same():
+    whole = [a_candidate("search", 25_000_000, 0.0)]
+    assert render(a_summary(candidates=whole, frontier=[])).count('class="point"') == 1
 
 
 @pytest.mark.parametrize(("of", "words"), [("macs", "11.6 M"), ("bytes", "11.6 MB")])

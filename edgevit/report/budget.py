@@ -14,7 +14,7 @@ from edgevit.report.figures import NBSP
 from edgevit.report.pages import rendered
 
 _TEMPLATE = "budget.html.j2"
-# Below this a divergence is rounding, and has no place on a logarithmic scale.
+# Below this a divergence is rounding: the whole itself has no place on a logarithmic scale.
 _LEAST = 1e-6
 
 
@@ -93,6 +93,7 @@ def choices_of(widths: Mapping[str, int | str]) -> list[tuple[str, str]]:
 def frontier_chart(summary: Mapping[str, Any], unit: Unit) -> Markup:
     """Divergence over cost of everything that was found at any budget."""
     judged = [*summary["frontier"], *summary["candidates"]]
+    judged = [one for one in judged if one["divergence"] >= _LEAST] or judged
     series = [
         Series(
             name,
