@@ -81,7 +81,7 @@ def placements(ensemble: Ensemble):
 
 
 @objectives
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(ensembles())
 def test_it_is_as_good_as_trying_everything(objective, ensemble):
     every = list(placements(ensemble))
