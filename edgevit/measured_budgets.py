@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,15 +160,7 @@ def search_file(
         if bits is None:
             made.save(stage / path.name)
         else:
-            compressed = compress(
-                made,
-                calib=calib,
-                output=stage / path.name,
-                recipe=bits.within(made).recipe,
-                on_bad_image=on_bad_image,
-                force=force,
-            )
-            made = compressed.quantization.program
+            made = bits.compressed(made, calib, stage / path.name, on_bad_image=on_bad_image, force=force)
         result = Budgeted(
             path=path,
             report=_report_beside(path),
@@ -186,10 +178,14 @@ def search_file(
             latency=latency,
             precision=None if recipe is None else recipe.precision,
         )
-        values = summary(result)
-        (stage / result.report.name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        (stage / result.page.name).write_text(render(values), encoding="utf-8")
+        _report(stage, result)
     return result
+
+
+def _report(folder: Path, result: Budgeted) -> None:
+    values = summary(result)
+    (folder / result.report.name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    (folder / result.page.name).write_text(render(values), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -227,11 +223,17 @@ class _Bits:
         """As fast and as large as the submodel will be."""
         return with_levels(program, self.levels, self.widths)
 
-    def within(self, program: Program) -> _Bits:
-        """For a submodel, which has not all of the operations."""
+    def compressed(
+        self, program: Program, calib: str | Path, output: Path, *, on_bad_image: OnBadImage, force: bool
+    ) -> Program:
+        """A submodel quantized and written, with its recipe and its report; it has not all operations."""
         names = {node.name for node in program.graph.nodes}
         layers = {name: level for name, level in (self.recipe.layers or {}).items() if name in names}
-        return replace(self, recipe=self.recipe.model_copy(update={"layers": layers}))
+        recipe = self.recipe.model_copy(update={"layers": layers})
+        made = compress(
+            program, calib=calib, output=output, recipe=recipe, on_bad_image=on_bad_image, force=force
+        )
+        return made.quantization.program
 
 
 def _cost(parent: Program, of: Of, to: str, bits: _Bits | None) -> Cost:
