@@ -151,6 +151,7 @@ def search_file(
     search = Search(parent, read[::_JUDGING], cost=cost, seed=seed)
     latency = None
     if isinstance(cost, LatencyTable):
+        _check_possible(search, budget)
         candidates, made, latency = _within_latency(search, cost, budget, evaluations, read, bits=bits)
         _check_latency(latency, budget, force=force)
     else:
@@ -279,6 +280,15 @@ def _within_latency(
         # What is over by so much is sought so much lower.
         allowed = max(search.cost(search.cheapest), int(allowed * budget / (taken * 1e6)))
     return candidates, fitted, latency
+
+
+def _check_possible(search: Search, budget: int) -> None:
+    least = search.cost(search.cheapest)
+    if least > budget:
+        raise EdgevitError(
+            f"--latency-budget {budget / 1e6:g}ms: cannot be met: the choices of the smallest submodel of "
+            f"{search.parent.card.name} add up to {least / 1e6:.3g} ms"
+        )
 
 
 def _check_latency(latency: Latency, budget: int, *, force: bool) -> None:

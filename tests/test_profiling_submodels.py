@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgevit import measured_budgets
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.profiling.submodels import LatencyTable, alike, measure_choices
@@ -69,8 +70,9 @@ def test_what_is_measured_adds_up_and_can_be_searched_with():
     search = Search(parent, images().numpy(), cost=table)
     key = search.solve(int(0.7 * whole))[0]
     assert search.cost(key) <= 0.7 * whole
-    with pytest.raises(EdgevitError, match="the budget of 1,000 cannot be met: the smallest submodel"):
-        search.solve(1000)
+    with pytest.raises(EdgevitError, match="--latency-budget 0.001ms: cannot be met: the choices"):
+        measured_budgets._check_possible(search, 1000)
+    measured_budgets._check_possible(search, whole)
 
 
 def test_a_sum_that_saves_more_than_there_is():

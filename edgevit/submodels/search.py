@@ -91,8 +91,8 @@ def places_of(parent: Program) -> tuple[Place, ...]:
 
 def _places(nesting: Nesting, dimensions: Dimensions) -> Iterator[Place]:
     replacements = nesting.replacements
-    left = dict(branches_of(dimensions)) if replacements else {}
-    left = {name: branch for name, branch in left.items() if name in replacements}
+    found = branches_of(dimensions) if replacements else {}
+    left = {name: branch for name, branch in found.items() if name in replacements}
     for axis, widths in nesting.widths.items():
         readers = readers_of(dimensions, axis)
         around = next((name for name, branch in left.items() if readers <= set(branch.block.nodes)), None)
