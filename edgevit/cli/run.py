@@ -50,7 +50,7 @@ def command(
         raise click.UsageError("give either --data DIR or --noise N")
     if deadline is not None and not 0 < deadline < math.inf:
         raise click.UsageError(f"--deadline {deadline}: must be above 0 seconds and finite")
-    logging.getLogger("edgevit.coordinator").addHandler(logging.StreamHandler())
+    output.print_log(logging.WARNING, "%(message)s")
     from edgevit.runtime.running import run_images, running
 
     with running(plan, run_options(**placing)) as coordinator:

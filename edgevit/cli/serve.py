@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.cli import options
+from edgevit.cli import options, output
 from edgevit.cli.run import run_options
 from edgevit.cli.worker import until_stopped
 
@@ -52,7 +52,7 @@ def command(
     **placing: Any,
 ) -> None:
     """Run PLAN and answer clients over HTTP, and gRPC, until interrupted."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    output.print_log(logging.WARNING, "%(asctime)s %(message)s")
     from edgevit.runtime.running import running
     from edgevit.runtime.service import ServiceOptions
     from edgevit.runtime.serving import DoorOptions, serve

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edgevit.cli import options
+from edgevit.cli import options, output
 
 
 @click.command(short_help="Be a device of a plan: run the stages that a coordinator assigns.")
@@ -39,7 +39,7 @@ def command(
     from edgevit.runtime.transport import Links
     from edgevit.runtime.worker import WorkerOptions, work
 
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    output.print_log(logging.INFO, "%(asctime)s %(message)s")
     work(
         WorkerOptions(
             name=name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -234,3 +235,11 @@ def test_an_artefact_larger_than_the_cache_is_refused(tmp_path):
 def test_a_mistake_is_one_sentence(capsys, words, sentence):
     assert run(["worker", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_what_a_command_logs_goes_nowhere_once_it_has_ended():
+    run(["worker", "--name", "a", "--threads", "0"])
+    log, root = logging.getLogger("edgevit"), logging.getLogger()
+    assert (log.handlers, log.level) == ([], logging.NOTSET)
+    # Whatever runs next in the process is as quiet as before.
+    assert root.level == logging.WARNING
