@@ -24,7 +24,9 @@ from edgevit.profiling.quantized import MeasuredPlacement, layer_gains, measure_
 from edgevit.profiling.relative import TIMED, machine, relative, timed_here
 from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.calibration import Calibration, check_weights
+from edgevit.quant.dynamic import DYNAMIC_BITS
 from edgevit.quant.levels import Level, Levels
+from edgevit.quant.operators import reads_tokens
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
 from edgevit.quant.placing import PLACEMENTS, excluded
 from edgevit.quant.precision import bit_widths
@@ -206,6 +208,11 @@ def _check(recipe: QuantizeRecipe) -> None:
             f"--placement measured with --quantize {recipe.precision} --to {recipe.to}: what can be measured "
             f"here are quantized activations in {' or '.join(TIMED)}"
         )
+    if recipe.placement == "dynamic" and recipe.to != "tflite":
+        raise EdgevitError(
+            f"--placement dynamic --to {recipe.to}: LiteRT alone has kernels that quantize tokens as they "
+            "come; take --to tflite, or --placement inputs"
+        )
     if recipe.fallback == "int16" and recipe.to == "coreml":
         raise EdgevitError("--fallback int16 --to coreml: Core ML has no 16-bit activations; leave it out")
     if recipe.placement is not None and recipe.layers is not None:
@@ -292,17 +299,22 @@ def _named_levels(program: Program, recipe: QuantizeRecipe) -> Levels | None:
     if recipe.layers is None:
         return None
     graph = prepare_for_export(program).graph
-    names = [node.name for node in graph.nodes]
+    nodes = {node.name: node for node in graph.nodes}
     kept = excluded(graph, recipe.exclude)
-    integers = bit_widths(recipe.precision).activations is not None
+    activations = bit_widths(recipe.precision).activations
     for layer, level in recipe.layers.items():
         where = f"recipe: layers: {layer}"
-        if layer not in names:
-            raise EdgevitError(f"{where}: {program.card.name} has no such operation; {closest(layer, names)}")
+        if layer not in nodes:
+            raise EdgevitError(f"{where}: {program.card.name} has no such operation; {closest(layer, nodes)}")
         if layer in kept:
             raise EdgevitError(f"{where}: `exclude` keeps it float; leave one of them out")
-        if level != "weights" and not integers:
+        if level != "weights" and activations is None:
             raise EdgevitError(f"{where}: {recipe.precision} leaves activations float; only weights can be")
+        if level == "dynamic" and not (activations == DYNAMIC_BITS and reads_tokens(nodes[layer])):
+            raise EdgevitError(
+                f"{where}: only linears are dynamic, and only with {DYNAMIC_BITS}-bit activations; take "
+                "another level"
+            )
     return {layer: Level[name.upper()] for layer, name in recipe.layers.items()}
 
 

@@ -24,7 +24,7 @@ RECIPE_VERSION = 1
 
 _DOCUMENT = Document(noun="recipe", version=RECIPE_VERSION, example="quantize:", depth=5)
 
-LevelName = Literal["weights", "inputs", "integer"]
+LevelName = Literal["weights", "dynamic", "inputs", "integer"]
 
 
 class QuantizeRecipe(Strict):

@@ -22,6 +22,7 @@ from edgevit.export.quantized import (
     DEQUANTIZE_STORED,
     Parameters,
     Stored,
+    check_static,
     grid,
     has_activations,
     has_int16,
@@ -49,6 +50,7 @@ def check_possible(program: Program, minimum_ios: str) -> None:
     Raises:
         EdgevitError: saying what it lacks.
     """
+    check_static(program, "Core ML")
     if has_int16(program):
         raise EdgevitError(
             f"{program.card.name} has 16-bit activations, which Core ML has not; quantize them to 8 bits or "

@@ -18,6 +18,7 @@ from torch.fx import Node
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls, is_call
+from edgevit.quant.dynamic import DEQUANTIZE_TOKENS, is_dynamic
 from edgevit.quant.operators import MOVES
 
 decomposed = torch.ops.quantized_decomposed
@@ -57,6 +58,19 @@ def has_activations(program: Program) -> bool:
 def has_int16(program: Program) -> bool:
     """Whether any activation is stored as int16."""
     return any(node.args[-1] == torch.int16 for node in calls(program.graph, [QUANTIZE]))
+
+
+def check_static(program: Program, runtime: str) -> None:
+    """Refuse grids that are chosen as the model runs, where no kernel chooses them.
+
+    Raises:
+        EdgevitError: when the program has any.
+    """
+    if is_dynamic(program):
+        raise EdgevitError(
+            f"{program.card.name} quantizes tokens as it runs, for which {runtime} has no kernel; quantize "
+            "it with --placement inputs, or write it as TFLite"
+        )
 
 
 def grid(scale: float | npt.NDArray[Any], zero_point: Any, dtype: str) -> Grid:
@@ -139,7 +153,9 @@ def describe(program: Program) -> dict[str, JsonValue]:
         if node.args[6] == torch.int8
     )
     activations = Counter(_bits(int(node.args[4])) for node in calls(program.graph, [QUANTIZE]))  # type: ignore[arg-type]
-    return {"weight_bits": _told(weights), "activation_bits": _told(activations)}
+    told: dict[str, JsonValue] = {"weight_bits": _told(weights), "activation_bits": _told(activations)}
+    tokens = len(calls(program.graph, [DEQUANTIZE_TOKENS]))
+    return told | ({"quantized_as_it_runs": tokens} if tokens else {})
 
 
 def _bits(largest: int) -> int:

@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls
+from edgevit.quant.dynamic import insert_dynamic
 from edgevit.quant.grids import ActivationGrid, QuantizedWeight, quantize_bias, weight_limit
 from edgevit.quant.levels import (
     Level,
@@ -92,6 +93,8 @@ def insert_quantizers(program: Program, quantization: Quantization, name: str = 
         x -> quantize -> dequantize -> linear(dequantize(int8 weight), dequantize(int32 bias))
           -> quantize -> dequantize -> y
 
+    At DYNAMIC the first pair is one of tokens (`edgevit.quant.dynamic`), and the bias stays float.
+
     Where an operation on 8 bits reads what another gives on 16, or the other way round, a second pair behind
     the first brings it to the reader's grid.
 
@@ -112,6 +115,7 @@ def insert_quantizers(program: Program, quantization: Quantization, name: str = 
         if node.name in grids:
             name = node.name
             _quantize_value(editor, node, grids[name], readers[name], given=given[name])
+    _quantize_tokens(editor, quantization.levels)
     return editor.finish(name, values=len(quantization.activations), weights=len(quantization.weights))
 
 
@@ -132,6 +136,18 @@ def _quantize_layer(editor: Editor, node: Node, quantization: Quantization) -> N
         else:
             stored = _stored_bias(editor, editor.path(bias), value, weight.scales * grid.scale)
         node.replace_input_with(bias, stored)
+
+
+def _quantize_tokens(editor: Editor, levels: Levels) -> None:
+    """What layers at level DYNAMIC read, once for all that read the same."""
+    ends: dict[Node, Node] = {}
+    for node in list(editor.graph.nodes):
+        if level_of(node, levels) == Level.DYNAMIC:
+            source = input_of(node)
+            if source not in ends:
+                with editor.before(node):
+                    ends[source] = insert_dynamic(editor, source)
+            node.replace_input_with(source, ends[source])
 
 
 def _stored_weight(editor: Editor, path: str, weight: QuantizedWeight) -> Node:

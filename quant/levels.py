@@ -26,10 +26,13 @@ class Level(IntEnum):
     FLOAT = 0
     #: Its weight alone is stored as integers.
     WEIGHTS = 1
-    #: It multiplies integers, and gives floats: what ONNX Runtime's matrix kernels do fastest.
-    INPUTS = 2
+    #: It brings tokens to integers as it runs, multiplies those, gives floats: LiteRT's hybrid kernels.
+    DYNAMIC = 2
+    #: It multiplies integers on a grid that is known before, and gives floats: what ONNX Runtime's matrix
+    #: kernels do fastest.
+    INPUTS = 3
     #: Integers in, integers out: what TFLite's kernels and integer-only devices need.
-    INTEGER = 3
+    INTEGER = 4
 
 
 Levels = Mapping[str, Level]

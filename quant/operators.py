@@ -124,6 +124,11 @@ def bias_of(node: Node) -> Node | None:
     return bias if isinstance(bias, Node) else None
 
 
+def reads_tokens(node: Node) -> bool:
+    """Whether a layer reads rows of channels, each of which may have a grid of its own."""
+    return is_layer(node) and node.target is aten.linear.default
+
+
 def groups_of(node: Node) -> int:
     """Into how many groups a layer splits its input channels."""
     if node.target is aten.linear.default:

@@ -9,12 +9,15 @@ from torch.fx import Graph
 
 from edgevit.errors import EdgevitError, closest
 from edgevit.graph.rewriting import module_path
+from edgevit.quant.dynamic import DYNAMIC_BITS
 from edgevit.quant.levels import Level, with_moves
-from edgevit.quant.operators import can_be_integer, is_layer
+from edgevit.quant.operators import can_be_integer, is_layer, reads_tokens
 from edgevit.quant.precision import BitWidths
 
 # What each placement makes of layers, and of everything else that has an integer kernel.
 PLACEMENTS: dict[str, tuple[Level, Level]] = {
+    # Linears multiply tokens that they quantize as they run; of convolutions the weights alone are integers.
+    "dynamic": (Level.DYNAMIC, Level.FLOAT),
     # Layers multiply integers and give floats.
     "inputs": (Level.INPUTS, Level.FLOAT),
     # Layers read and give integers; what stands between them stays float.
@@ -44,17 +47,24 @@ def place(graph: Graph, placement: str, bits: BitWidths, exclude: Sequence[str] 
             dotted path of its module.
 
     Raises:
-        EdgevitError: when the placement is unknown, or a pattern fits no layer.
+        EdgevitError: when the placement is unknown or not for so many bits, or a pattern fits no layer.
     """
     if placement not in PLACEMENTS:
         raise EdgevitError(f"--placement: {placement!r} is unknown; {closest(placement, PLACEMENTS)}")
     layers, others = PLACEMENTS[placement]
     if bits.activations is None:
         layers, others = Level.WEIGHTS, Level.FLOAT
+    if layers == Level.DYNAMIC and bits.activations != DYNAMIC_BITS:
+        raise EdgevitError(
+            f"--placement {placement}: tokens are quantized to {DYNAMIC_BITS} bits as they come; take 8-bit "
+            "activations, or another placement"
+        )
     kept = excluded(graph, exclude)
     levels: dict[str, Level] = {}
     for node in graph.nodes:
         level = layers if is_layer(node) else others if can_be_integer(node) else Level.FLOAT
+        if level == Level.DYNAMIC and not reads_tokens(node):
+            level = Level.WEIGHTS
         if level != Level.FLOAT and node.name not in kept:
             levels[node.name] = level
     return with_moves(graph, levels) if layers == Level.INTEGER else levels

@@ -15,6 +15,7 @@ from edgevit.graph.program import Program
 from edgevit.graph.rewriting import module_path
 from edgevit.graph.running import Override, Runner, Values, batches
 from edgevit.progress import track
+from edgevit.quant.dynamic import quantize_tokens
 from edgevit.quant.grids import quantize_bias
 from edgevit.quant.insertion import Quantization
 from edgevit.quant.levels import Level, gives_integers, level_of
@@ -114,6 +115,8 @@ def quantized_layer(node: Any, quantization: Quantization) -> Override:
     def compute(*args: Any, **kwargs: Any) -> torch.Tensor:
         values = list(args)
         values[position] = weight
+        if level == Level.DYNAMIC:
+            values[0] = quantize_tokens(values[0])
         if grid is not None:
             values[0] = grid.quantize(values[0])
             if has_bias:

@@ -16,6 +16,7 @@ from torch.fx import Node
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import is_call
 from edgevit.graph.running import Override, Runner
+from edgevit.quant.dynamic import DEQUANTIZE_TOKENS, QUANTIZE_TOKENS, quantize_tokens
 from edgevit.quant.grids import (
     ActivationGrid,
     QuantizedWeight,
@@ -54,6 +55,18 @@ class _FakeQuantize(torch.autograd.Function):
         scaled, stored, inside = ctx.saved_tensors
         to_scale = (grad * (stored - scaled * inside)).sum() if ctx.needs_input_grad[1] else None
         return grad * inside, to_scale, None
+
+
+class _QuantizeTokens(torch.autograd.Function):
+    """Every token on its own grid; the step of rounding passes gradients on."""
+
+    @staticmethod
+    def forward(_: Any, values: torch.Tensor) -> torch.Tensor:
+        return quantize_tokens(values)
+
+    @staticmethod
+    def backward(_: Any, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0]
 
 
 @dataclass
@@ -255,6 +268,10 @@ class Simulation:
                 self.overrides[node.name] = _unchanged
                 self._first_of[pair.name] = self._group_of[value.name]
                 self.overrides[pair.name] = self.grids[self._group_of[value.name]]
+        elif is_call(node, {QUANTIZE_TOKENS}):
+            self.overrides[node.name] = _unchanged
+        elif is_call(node, {DEQUANTIZE_TOKENS}):
+            self.overrides[node.name] = _on_grids_of_tokens
         elif is_layer_with_integers(node):
             self.overrides[weight_of(node).name] = self.weights[node.name]
             bias = bias_of(node)
@@ -265,6 +282,11 @@ class Simulation:
 def is_layer_with_integers(node: Node) -> bool:
     """Whether a node of a quantized graph multiplies by a weight that is stored as integers."""
     return is_call(node, LAYERS) and is_call(weight_of(node), {decomposed.dequantize_per_channel.default})
+
+
+def _on_grids_of_tokens(values: torch.Tensor, *_: object) -> torch.Tensor:
+    result: torch.Tensor = _QuantizeTokens.apply(values)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _unchanged(value: torch.Tensor, *_: object) -> torch.Tensor:

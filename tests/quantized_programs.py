@@ -15,7 +15,7 @@ from edgevit.quant.grids import ActivationGrid, round_weight, weight_scales
 from edgevit.quant.insertion import Quantization, insert_quantizers
 from edgevit.quant.levels import Level, groups, with_moves
 from edgevit.quant.observation import observe
-from edgevit.quant.operators import can_be_integer, is_layer, weight_of
+from edgevit.quant.operators import can_be_integer, is_layer, reads_tokens, weight_of
 from edgevit.quant.placing import place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import start
@@ -50,6 +50,12 @@ def quantized(
         model = program_of(model, shape, dynamic_batch=dynamic_batch)
     program = prepare_for_export(model)
     levels = {node.name: level for node in program.graph.nodes if is_layer(node)}
+    if level == Level.DYNAMIC:
+        levels |= {
+            node.name: Level.WEIGHTS
+            for node in program.graph.nodes
+            if is_layer(node) and not reads_tokens(node)
+        }
     if everything:
         levels |= {n.name: Level.INTEGER for n in program.graph.nodes if can_be_integer(n)}
         levels = with_moves(program.graph, levels)

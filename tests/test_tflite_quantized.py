@@ -42,6 +42,7 @@ KINDS = {
     "w8a16": (Level.INTEGER, 8, 16),
     "inputs": (Level.INPUTS, 8, 8),
     "weights": (Level.WEIGHTS, 4, 8),
+    "dynamic": (Level.DYNAMIC, 8, 8),
 }
 INTEGER = [kind for kind, (level, *_) in KINDS.items() if level == Level.INTEGER]
 
@@ -264,7 +265,7 @@ def test_fewer_bits_saturate_where_the_program_does(files, kind):
     assert_on_the_same_step(program, TfliteArtefact.open(path).run(images)[0], program.run(images)[0])
 
 
-@pytest.mark.parametrize("kind", ["inputs", "weights"])
+@pytest.mark.parametrize("kind", ["inputs", "weights", "dynamic"])
 def test_float_kernels_read_integers_and_say_so(files, kind):
     program, path, info = files[kind]
     images = images_for(program, 4)
@@ -272,15 +273,56 @@ def test_float_kernels_read_integers_and_say_so(files, kind):
     found = TfliteArtefact.open(path).run(images)[0]
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     # The depthwise convolution's only reader wants integers.
-    assert info.options["integer_layers"] == {"inputs": "1 of 4", "weights": "0 of 4"}[kind]
+    assert info.options["integer_layers"] == ("1 of 4" if kind == "inputs" else "0 of 4")
+    assert info.options.get("dynamic_layers") == ("1 of 4" if kind == "dynamic" else None)
 
 
-@pytest.mark.parametrize("kind", ["inputs", "weights"])
+@pytest.mark.parametrize("kind", ["inputs", "weights", "dynamic"])
 def test_float_kernels_have_their_weights_as_integers_in_the_file(files, kind):
     program, path, _ = files[kind]
     weights = [values for values, *_ in stored_in(program) if values.ndim > 1]
     found = [values for values, *_ in constants_in(path)]
     assert all(any(np.array_equal(weight, values) for values in found) for weight in weights)
+
+
+class Scaled(nn.Module):
+    """A linear between a norm and a factor for each channel, all of which multiply."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix, self.head = nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.rand(6))
+        nn.init.uniform_(self.norm.weight, 0.5, 2.0)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2).repeat(1, 1, 2)
+        return self.head((tokens + self.scale * self.mix(self.norm(tokens))).mean(1))
+
+
+@pytest.mark.parametrize("kind", ["weights", "dynamic"])
+def test_what_multiplies_beside_a_float_layer_stays_out_of_its_weight(tmp_path, kind):
+    program = small(kind, Scaled, (4, 4))
+    info = to_tflite(program, tmp_path / "scaled.tflite")
+    images = images_for(program, 8)
+    expected = program.run(images)[0]
+    found = TfliteArtefact.open(tmp_path / "scaled.tflite").run(images)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert info.options.get("dynamic_layers") == ("2 of 2" if kind == "dynamic" else None)
+
+
+def test_a_kernel_that_quantizes_what_it_reads_by_itself_is_found(tmp_path):
+    whole = program_of(Small(), size=(8, 8))
+    weights, dynamic = (quantized(whole, level=level) for level in (Level.WEIGHTS, Level.DYNAMIC))
+    to_tflite(dynamic, tmp_path / "dynamic.tflite")
+    model = parse((tmp_path / "dynamic.tflite").read_bytes())
+    with pytest.raises(EdgevitError, match="linear does quantize what it reads as it runs"):
+        carry_integers(model, prepare_for_export(weights.with_batch(1)))
+
+
+@pytest.mark.parametrize("to", ["onnx", "coreml"])
+def test_other_runtimes_have_no_kernel_that_quantizes_tokens(files, tmp_path, to):
+    with pytest.raises(EdgevitError, match="quantizes tokens as it runs, for which .* has no kernel"):
+        export(files["dynamic"][0], to=(to,), output=tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["int8", pytest.param("w6a6", marks=pytest.mark.slow), "w8a16"])
@@ -505,7 +547,7 @@ def test_a_quantized_image_without_a_scale_is_refused(integer_ends, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dynamic"])
 def test_a_quantized_file_runs_on_the_last_tflite_runtime(files, older_runtime, tmp_path, kind):  # noqa: F811
     program, path, _ = files[kind]
     images = images_for(program, 1)
@@ -514,3 +556,10 @@ def test_a_quantized_file_runs_on_the_last_tflite_runtime(files, older_runtime, 
     # Integer kernels of another release may round the other way, and so may what reads them.
     steps = [node.args[1] for node in calls(program.graph, {QUANTIZE})] if kind in INTEGER else [0]
     assert np.abs(found - expected).max() <= 2.5 * steps[-1] + 1e-5
+
+
+@pytest.mark.slow
+def test_a_runtime_without_hybrid_kernels_of_channels_says_so(files, older_runtime, tmp_path):  # noqa: F811
+    program, path, _ = files["dynamic"]
+    with pytest.raises(AssertionError, match="FULLY_CONNECTED"):
+        run_older(older_runtime, path, images_for(program, 1), tmp_path)

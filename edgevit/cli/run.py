@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevit.cli import options, output
+from edgevit.cli.log import print_log
 from edgevit.cli.plan import seconds
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def command(
         raise click.UsageError("give either --data DIR or --noise N")
     if deadline is not None and not 0 < deadline < math.inf:
         raise click.UsageError(f"--deadline {deadline}: must be above 0 seconds and finite")
-    output.print_log(logging.WARNING, "%(message)s")
+    print_log(logging.WARNING, "%(message)s")
     from edgevit.runtime.running import run_images, running
 
     with running(plan, run_options(**placing)) as coordinator:

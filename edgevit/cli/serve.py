@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.cli import options, output
+from edgevit.cli import options
+from edgevit.cli.log import print_log
 from edgevit.cli.run import run_options
 from edgevit.cli.worker import until_stopped
 
@@ -52,7 +53,7 @@ def command(
     **placing: Any,
 ) -> None:
     """Run PLAN and answer clients over HTTP, and gRPC, until interrupted."""
-    output.print_log(logging.WARNING, "%(asctime)s %(message)s")
+    print_log(logging.WARNING, "%(asctime)s %(message)s")
     from edgevit.runtime.running import running
     from edgevit.runtime.service import ServiceOptions
     from edgevit.runtime.serving import DoorOptions, serve

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from edgevit.cli import options, output
+from edgevit.cli import options
+from edgevit.cli.log import print_log
 
 
 @click.command(short_help="Be a device of a plan: run the stages that a coordinator assigns.")
@@ -39,7 +40,7 @@ def command(
     from edgevit.runtime.transport import Links
     from edgevit.runtime.worker import WorkerOptions, work
 
-    output.print_log(logging.INFO, "%(asctime)s %(message)s")
+    print_log(logging.INFO, "%(asctime)s %(message)s")
     work(
         WorkerOptions(
             name=name,

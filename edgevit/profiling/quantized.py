@@ -25,6 +25,7 @@ from edgevit.profiling.local import check_profilable
 from edgevit.profiling.relative import TIMED
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.progress import track
+from edgevit.quant.dynamic import DYNAMIC_BITS
 from edgevit.quant.insertion import insert_quantizers
 from edgevit.quant.levels import Level, Levels, groups, with_moves
 from edgevit.quant.observation import Observed
@@ -44,7 +45,7 @@ class Candidate:
     Attributes:
         region: its kind and resolution, in words.
         layers: how many it has.
-        level: "INPUTS" or "INTEGER".
+        level: "DYNAMIC", "INPUTS" or "INTEGER".
         ratio: time of the whole artefact with this region quantized, relative to the float one; what the
             borders of the region cost is in it.
         chosen: whether the chosen placement has the region at this level.
@@ -108,7 +109,7 @@ def measure_placement(
         raise EdgevitError(
             f"{program.card.name} has no layer to quantize{' after --exclude' if exclude else ''}"
         )
-    tried = [(name, level) for name in regions for level in _levels(to, name)]
+    tried = [(name, level) for name in regions for level in _levels(to, name, bits)]
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(prepared, to, bits, Path(folder))
         ratios = {
@@ -161,11 +162,14 @@ def layer_gains(
     return gains
 
 
-def _levels(to: str, region: str) -> tuple[Level, ...]:
+def _levels(to: str, region: str, bits: BitWidths) -> tuple[Level, ...]:
     """The levels for which the runtime has kernels of their own."""
-    # ONNX Runtime's matrix kernels give floats from integers; no other kernel, and none of TFLite's, does.
-    if to == "onnx" and _kind(region) == "linear":
+    # Matrix kernels give floats from integers: ONNX Runtime's on a grid known before, LiteRT's on one of each
+    # token. No other kernel does.
+    if _kind(region) == "linear" and to == "onnx":
         return (Level.INPUTS, Level.INTEGER)
+    if _kind(region) == "linear" and bits.activations == DYNAMIC_BITS:
+        return (Level.DYNAMIC, Level.INTEGER)
     return (Level.INTEGER,)
 
 

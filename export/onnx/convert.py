@@ -15,6 +15,7 @@ from edgevit.export.metadata import ArtefactInfo, Precision, TensorInfo
 from edgevit.export.onnx.check import SEALED, sealed
 from edgevit.export.quantized import (
     check_same,
+    check_static,
     describe,
     has_int16,
     parameters_of,
@@ -129,6 +130,7 @@ def _check_options(
             f"--precision fp16: {program.card.name} is quantized, and float16 does not hold the scales "
             "of its biases; leave out --precision"
         )
+    check_static(program, "ONNX Runtime")
     if opset == OPSET and has_int16(program):
         raise EdgevitError(
             f"--opset {OPSET}: {program.card.name} has 16-bit activations, which ONNX knows from opset 21; "

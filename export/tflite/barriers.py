@@ -3,8 +3,9 @@
 Of an operator whose result is brought to one grid for one reader and to another for the next, the converter
 makes an integer kernel on one of the grids, and lets the other reader have that: rounded twice, or wrongly.
 It hands quantizers up through joins, and folds every arithmetic that changes nothing. Of what reads integers
-of one type and gives those of another it makes a kernel that there is not. So something that no network has,
-the ceiling of a cosine, is put behind such an operator, and taken out of what was converted.
+of one type and gives those of another it makes a kernel that there is not. What is multiplied before or
+behind a float layer it multiplies into the weight, which then is not the integers any more. So something that
+no network has, the ceiling of a cosine, is put behind such an operator, and taken out of what was converted.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from edgevit.export.quantized import DEQUANTIZE, QUANTIZE
+from edgevit.export.quantized import DEQUANTIZE, DEQUANTIZE_STORED, QUANTIZE
 from edgevit.export.tflite.kernels import grids_read
 from edgevit.export.tflite.model import operator_name, prune
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls, is_call
-from edgevit.quant.operators import FUSED_ACTIVATIONS, MOVES, is_activation
+from edgevit.quant.operators import FUSED_ACTIVATIONS, LAYERS, MOVES, input_of, is_activation, weight_of
 
 aten = torch.ops.aten
 
@@ -30,8 +31,8 @@ _ARITHMETIC = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten
 def raise_barriers(editor: Editor) -> int:
     """Put barriers where the converter would make other integers, or integers of floats.
 
-    That is behind operators whose result is read on several grids, where the type changes, and behind what
-    takes a float constant.
+    That is behind operators whose result is read on several grids, where the type changes, behind what takes
+    a float constant, and on both sides of float layers whose weights are integers.
 
     Returns:
         How many were put.
@@ -45,7 +46,28 @@ def raise_barriers(editor: Editor) -> int:
     ]
     for node in changing:
         _put(editor, node.all_input_nodes[0], [node], before=node)
-    return len(several) + len(changing)
+    read, given = _ends_of_layers(editor)
+    for node, users in read.items():
+        _put(editor, node, users, before=users[0])
+    for node, users in given.items():
+        _put(editor, node, users, before=node.next)
+    return len(several) + len(changing) + len(read) + len(given)
+
+
+def _ends_of_layers(editor: Editor) -> tuple[dict[Node, list[Node]], dict[Node, list[Node]]]:
+    """Floats that layers with integer weights read and give, each with who reads them."""
+    read: dict[Node, list[Node]] = {}
+    given: dict[Node, list[Node]] = {}
+    for node in calls(editor.graph, LAYERS):
+        if not is_call(weight_of(node), {DEQUANTIZE_STORED}):
+            continue
+        source = input_of(node)
+        if not is_call(source, {DEQUANTIZE}) and source.op == "call_function":
+            read.setdefault(source, []).append(node)
+        readers = [user for user in node.users if user.op != "output"]
+        if readers and not any(is_call(user, {QUANTIZE} | FUSED_ACTIVATIONS) for user in readers):
+            given[node] = readers
+    return read, given
 
 
 def _put(editor: Editor, node: Node, users: list[Node], *, before: Node) -> None:

@@ -25,11 +25,13 @@ from edgevit.export.tflite.kernels import (
     layer_operators,
     layers_of,
 )
-from edgevit.export.tflite.model import add_buffer, add_tensor, constant, conversion, prune
+from edgevit.export.tflite.model import add_buffer, add_tensor, constant, conversion, opcode, prune
 from edgevit.graph.program import Program
 
 # The last versions of operators before the one whose 16-bit kernels take a bias of 32 bits.
 _OLDER = {schema.BuiltinOperator.CONV_2D: 7, schema.BuiltinOperator.FULLY_CONNECTED: 10}
+# The first version of an operator that takes floats and integer weights with a scale for each channel.
+_HYBRID = 12
 # Of a bias that float32, in which the converter gets it, cannot hold.
 _BIAS_ROUNDING = 2.0**-22
 
@@ -59,19 +61,21 @@ def carry_integers(model: Any, program: Program) -> dict[str, Any]:
     integer, all_layers = sum(kernel.is_integer for kernel in kernels), len([*layer_operators(model)])
     described: dict[str, Any] = {"integer_layers": f"{integer} of {all_layers}"}
     floats = [layer.name for layer, kernel in pairs if layer.is_integer and not kernel.is_integer]
-    return described | ({"float_layers": floats} if floats else {})
+    described |= {"float_layers": floats} if floats else {}
+    dynamic = sum(kernel.dynamic for kernel in kernels)
+    return described | ({"dynamic_layers": f"{dynamic} of {all_layers}"} if dynamic else {})
 
 
 def _store_weights(model: Any, layers: list[IntegerLayer]) -> None:
-    """Integers, and the operator that unpacks them once, in the place of the weights of float kernels.
+    """Integers in the place of the weights of float kernels.
 
     Given::
 
         FULLY_CONNECTED(x, float32 weight)
 
-    Result::
+    Result, with an operator that unpacks them once; without one where the kernel quantizes what it reads::
 
-        FULLY_CONNECTED(x, DEQUANTIZE(int8 weight))
+        FULLY_CONNECTED(x, DEQUANTIZE(int8 weight))        FULLY_CONNECTED(x, int8 weight)
     """
     graph = model.subgraphs[0]
     packed = {(layer.weight * layer.scales[:, None]).tobytes(): layer for layer in layers}
@@ -82,14 +86,31 @@ def _store_weights(model: Any, layers: list[IntegerLayer]) -> None:
         if index in unpacking or values is None or values.dtype != np.float32:
             continue
         layer = packed.get(channels_first(values, CHANNELS[name]).tobytes())
-        if layer is not None:
+        if layer is not None and layer.dynamic:
+            _make_dynamic(model, operator, _stored(model, index, layer, CHANNELS[name]))
+        elif layer is not None:
             unpacking[index] = _unpacked(model, index, layer, CHANNELS[name])
     graph.operators = [*unpacking.values(), *graph.operators]
     prune(model)
 
 
+def _make_dynamic(model: Any, operator: Any, weight: int) -> None:
+    """Let a FULLY_CONNECTED multiply integers by floats, which it then quantizes row by row as it runs."""
+    operator.inputs = [operator.inputs[0], weight, *operator.inputs[2:]]
+    operator.builtinOptions.asymmetricQuantizeInputs = True
+    operator.opcodeIndex = opcode(model, schema.BuiltinOperator.FULLY_CONNECTED, version=_HYBRID)
+
+
 def _unpacked(model: Any, index: int, layer: IntegerLayer, axis: int) -> Any:
     """Make a constant the output of an operator that unpacks a layer's integers."""
+    stored = _stored(model, index, layer, axis)
+    model.subgraphs[0].tensors[index].buffer = 0
+    # The operator's version 5 is the first that takes a scale for each channel.
+    return conversion(model, "DEQUANTIZE", stored, index, version=5)
+
+
+def _stored(model: Any, index: int, layer: IntegerLayer, axis: int) -> int:
+    """A layer's integers, laid out as the constant that stands for them; the tensor's index."""
     graph = model.subgraphs[0]
     tensor = graph.tensors[index]
     shape = tuple(int(size) for size in tensor.shape)
@@ -101,9 +122,7 @@ def _unpacked(model: Any, index: int, layer: IntegerLayer, axis: int) -> Any:
     quantization.scale, quantization.quantizedDimension = layer.scales, axis
     quantization.zeroPoint = np.zeros(len(layer.scales), dtype=np.int64)
     graph.tensors[stored].quantization = quantization
-    tensor.buffer = 0
-    # The operator's version 5 is the first that takes a scale for each channel.
-    return conversion(model, "DEQUANTIZE", stored, index, version=5)
+    return stored
 
 
 def _paired(
@@ -129,6 +148,9 @@ def _paired(
 
 def _difference(layer: IntegerLayer, kernel: Kernel) -> str | None:
     """What an integer kernel has that the layer has not; of a float one the weight is all that counts."""
+    if layer.dynamic != kernel.dynamic:
+        does = "does" if kernel.dynamic else "does not"
+        return f"{layer.name} {does} quantize what it reads as it runs"
     if not kernel.is_integer:
         return None
     if layer.input != kernel.input:
@@ -163,7 +185,9 @@ def _carry_bias(model: Any, layer: IntegerLayer, kernel: Kernel) -> None:
 def _require_no_more(model: Any) -> None:
     """Take back what the converter asks of a runtime for biases of 32 bits that are not there any more."""
     for code in model.operatorCodes:
-        code.version = min(code.version, _OLDER.get(code.builtinCode, code.version))
+        older = _OLDER.get(code.builtinCode)
+        if older is not None and code.version == older + 1:
+            code.version = older
 
 
 def _check_grids(model: Any, program: Program) -> None:

@@ -16,6 +16,7 @@ from edgevit.export.quantized import DEQUANTIZE, DEQUANTIZE_STORED, QUANTIZE
 from edgevit.export.tflite.model import constant, operator_name
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, is_call
+from edgevit.quant.dynamic import DEQUANTIZE_TOKENS
 from edgevit.quant.operators import FUSED_ACTIVATIONS, LAYERS, MOVES, Layer
 
 Array = npt.NDArray[Any]
@@ -47,6 +48,7 @@ class IntegerLayer:
         bias: int32 (channels,), or None where there is none or it is float.
         input: the grid of what it reads; None where that is float.
         output: the grid of what it writes, an activation function included; None where that is float.
+        dynamic: whether it brings what it reads, floats, to integers as it runs.
     """
 
     name: str
@@ -55,6 +57,7 @@ class IntegerLayer:
     bias: Array | None
     input: Grid | None
     output: Grid | None
+    dynamic: bool
 
     @property
     def key(self) -> tuple[bytes, bytes]:
@@ -110,6 +113,7 @@ def _layer(editor: Editor, node: Node, layer: Layer) -> IntegerLayer:
         bias=_bias(editor, node, layer),
         input=_grid(source) if is_call(source, {DEQUANTIZE}) else None,
         output=_written(node),
+        dynamic=is_call(source, {DEQUANTIZE_TOKENS}),
     )
 
 
@@ -176,7 +180,8 @@ def kernels_in(model: Any) -> list[Kernel]:
         tensor = graph.tensors[unpacked.get(index, index)]
         values = constant(model, tensor)
         if values is not None and values.dtype == np.int8:
-            found.append(_kernel(model, operator, tensor, channels_first(values, CHANNELS[name])))
+            weight = channels_first(values, CHANNELS[name])
+            found.append(_kernel(model, operator, tensor, weight, unpacked=index in unpacked))
     return found
 
 
@@ -220,8 +225,9 @@ def grid_in(tensor: Any) -> Grid | None:
     return Grid(float(quantization.scale[0]), int(quantization.zeroPoint[0]), _INTEGERS[tensor.type])
 
 
-def _kernel(model: Any, operator: Any, weight: Any, values: Array) -> Kernel:
+def _kernel(model: Any, operator: Any, weight: Any, values: Array, *, unpacked: bool) -> Kernel:
     tensors = model.subgraphs[0].tensors
+    read = tensors[int(operator.inputs[0])]
     bias = int(operator.inputs[2]) if len(operator.inputs) > 2 else -1
     stored = constant(model, tensors[bias]) if bias >= 0 else None
     output = tensors[int(operator.outputs[0])]
@@ -230,7 +236,9 @@ def _kernel(model: Any, operator: Any, weight: Any, values: Array) -> Kernel:
         weight=values,
         scales=np.broadcast_to(np.asarray(weight.quantization.scale, dtype=np.float32), len(values)).copy(),
         bias=stored if stored is not None and stored.dtype != np.float32 else None,
-        input=grid_in(tensors[int(operator.inputs[0])]),
+        input=grid_in(read),
         output=grid_in(output),
+        # Integers times floats is what a runtime quantizes by itself.
+        dynamic=not unpacked and read.type == schema.TensorType.FLOAT32,
         bias_tensor=tensors[bias] if bias >= 0 else None,
     )

@@ -16,6 +16,7 @@ from edgevit.export.quantized import DEQUANTIZE, DEQUANTIZE_STORED, QUANTIZE, de
 from edgevit.export.tflite.barriers import origins, raise_barriers
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls, is_call
+from edgevit.quant.dynamic import without_dynamic
 from edgevit.quant.grids import along
 
 aten = torch.ops.aten
@@ -24,7 +25,7 @@ _QUANTIZE_STORED = decomposed.quantize_per_channel.default
 
 
 def spell_out_quantizers(program: Program) -> Program:
-    """The program with no integer constants, no grid narrower than its type, no shared dequantizer.
+    """The program with no integer constants, no narrow grid, no shared dequantizer, no grids of tokens.
 
     Given::
 
@@ -38,6 +39,8 @@ def spell_out_quantizers(program: Program) -> Program:
     makes the clamp one of integers.
     """
     editor = Editor(program)
+    # Their kernels quantize tokens by themselves (`edgevit.export.tflite.carried`).
+    tokens = without_dynamic(editor)
     weights = calls(editor.graph, {DEQUANTIZE_STORED})
     for node in weights:
         _spell_out_weight(editor, node)
@@ -50,7 +53,9 @@ def spell_out_quantizers(program: Program) -> Program:
     barriers = raise_barriers(editor)
     for node in calls(editor.graph, {DEQUANTIZE}):
         _give_one_to_each(editor, node)
-    return editor.finish("spell_out_quantizers", weights=len(weights), narrow=len(narrow), barriers=barriers)
+    return editor.finish(
+        "spell_out_quantizers", weights=len(weights), narrow=len(narrow), barriers=barriers, tokens=tokens
+    )
 
 
 def _spell_out_weight(editor: Editor, node: Node) -> None:

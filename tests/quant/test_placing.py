@@ -26,6 +26,18 @@ def test_placement_inputs_lets_layers_multiply_integers_and_nothing_else():
     assert place(NET.graph, "inputs", W8A8) == dict.fromkeys(layers(NET), Level.INPUTS)
 
 
+def test_placement_dynamic_is_for_layers_that_read_tokens():
+    levels = place(TOKENS.graph, "dynamic", W8A8)
+    convolution = named(TOKENS, "conv2d").name
+    assert levels == dict.fromkeys(layers(TOKENS), Level.DYNAMIC) | {convolution: Level.WEIGHTS}
+
+
+@pytest.mark.parametrize("precision", ["w6a6", "w8a16"])
+def test_placement_dynamic_is_of_8_bits(precision):
+    with pytest.raises(EdgevitError, match="--placement dynamic: tokens are quantized to 8 bits"):
+        place(TOKENS.graph, "dynamic", bit_widths(precision))
+
+
 def test_placement_layers_adds_only_what_moves_their_integers_or_is_absorbed():
     levels = place(NET.graph, "layers", W8A8)
     assert levels == dict.fromkeys([*layers(NET), named(NET, "relu").name], Level.INTEGER)

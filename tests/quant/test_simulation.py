@@ -72,6 +72,12 @@ def test_at_the_start_it_is_the_quantized_program_to_the_bit(model, placement, p
 
 
 @pytest.mark.parametrize("model", PROGRAMS)
+def test_with_tokens_that_are_quantized_as_they_come_it_is_the_quantized_program(model):
+    found = started(PROGRAMS[model], "dynamic")
+    assert torch.equal(simulated(found, found.simulation), logits(found.quantized))
+
+
+@pytest.mark.parametrize("model", PROGRAMS)
 def test_with_weights_alone_it_is_the_quantized_program(model):
     found = started(PROGRAMS[model], precision="w8")
     assert torch.equal(simulated(found, found.simulation), logits(found.quantized))
