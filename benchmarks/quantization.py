@@ -145,7 +145,7 @@ def own(model: Model) -> tuple[Peer, ...]:
     rows: list[Peer] = []
     for precision, placement, writes in (
         ("w8a8", "measured", ".onnx"),
-        ("w8a8", "layers", ".tflite"),
+        ("w8a8", "measured", ".tflite"),
         *((precision, "inputs", ".onnx") for precision in model.precisions),
     ):
         write = functools.partial(

@@ -142,8 +142,8 @@ def quantize(
             "channel", and what "hessian" finds best.
         scheme: of activation grids: "sym", "asym", or "auto", which is "asym", and what "hessian" finds
             best.
-        placement: "inputs", "layers" or "full" (see `edgevit.quant.placing`); None takes "layers" for 8
-            bits and more, and "inputs" below.
+        placement: "inputs", "layers", "full" or "dynamic" (see `edgevit.quant.placing`); None takes "layers"
+            for 8 bits and more, and "inputs" below.
         levels: of operations of the prepared graph, in place of a placement.
         exclude: shell patterns of layers that stay float, on node names or module paths.
         max_drop: points of accuracy that may be lost on `images`; layers fall back, the most sensitive

@@ -155,7 +155,8 @@ class TestGoingOn:
         assert not out.exists()
         return errors
 
-    @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("workers", [1, 2])
     def test_what_was_stopped_goes_on_and_gives_the_same_bytes(self, program, data, tmp_path, workers):
         options = ("--parts", 2, "--grouping", "random", "--epochs", 12, "--workers", workers)
         arguments = command(program, data, tmp_path / "out", *options)

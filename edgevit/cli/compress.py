@@ -33,7 +33,9 @@ _SHOWN = 5
 @click.option("--granularity", metavar="NAME", help="Of weight scales: auto, channel or tensor.")
 @click.option("--scheme", metavar="NAME", help="Of activation grids: auto, sym or asym.")
 @click.option(
-    "--placement", metavar="NAME", help="inputs, layers, full or measured.  [default: measured for 8 bits]"
+    "--placement",
+    metavar="NAME",
+    help="inputs, layers, full, dynamic (TFLite) or measured.  [default: measured for 8 bits]",
 )
 @click.option("--to", metavar="FORMAT", help="Whose runtime decides where integers pay.  [default: onnx]")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay float; may be repeated.")
