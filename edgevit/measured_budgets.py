@@ -16,9 +16,10 @@ from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.images import OnBadImage
 from edgevit.measured_submodels import check_equal, drawn_from, output_at
+from edgevit.profiling.addresses import LOCAL, Remote, address_of
 from edgevit.profiling.quantized import measure_placement, with_levels
 from edgevit.profiling.relative import machine, timed_here
-from edgevit.profiling.submodels import LatencyTable, check_timed, measure_choices, measured_alone
+from edgevit.profiling.submodels import LatencyTable, Stopwatch, check_timed, measure_choices, measured_alone
 from edgevit.pruning.parts import costs_of
 from edgevit.quant.levels import Levels
 from edgevit.quant.placing import default_placement, place
@@ -46,13 +47,15 @@ class Latency:
 
     Attributes:
         format: in whose runtime, on one thread.
+        device: where.
         whole_ms: p50 of the parent's artefact in a fresh process.
         expected_ms: what the submodel's choices add up to.
         p50_ms: of the submodel's artefact in a fresh process.
-        warning: why the machine was too busy to trust that; None where it was not.
+        warning: why the device was too busy to trust that; None where it was not.
     """
 
     format: str
+    device: str
     whole_ms: float
     expected_ms: float
     p50_ms: float
@@ -107,6 +110,8 @@ def search_file(
     calib: str | Path,
     output: str | Path,
     to: str = "onnx",
+    device: str = LOCAL,
+    remote: Remote | None = None,
     recipe: QuantizeRecipe | None = None,
     images: int = 256,
     evaluations: int = 64,
@@ -119,13 +124,15 @@ def search_file(
     Args:
         program: a nested Program, or its ``.pt2``.
         budget: what the submodel may cost.
-        of: multiply-accumulates for one image, "macs", "bytes" of weights, or nanoseconds of p50 on this
-            machine on one thread, "latency".
+        of: multiply-accumulates for one image, "macs", "bytes" of weights, or nanoseconds of p50 on one
+            thread, "latency".
         calib: a folder of images: submodels are judged on a quarter of those that are drawn, by how far their
             predictions are from the parent's, and the layers of the one that is found are fitted with all.
         output: the ``.pt2`` file to write; what was judged is written beside it, as ``.budget.json`` and
             ``.budget.html``.
         to: the format whose runtime is timed, for a budget of latency.
+        device: where, as `edgevit.profiling.profile` takes it.
+        remote: how a device is used that is not this machine.
         recipe: how the submodel is quantized; its bytes or its latency are then those of integers, placed
             where they pay in the parent. It decides about `to`. None leaves it float.
         images: of the folder, drawn by chance.
@@ -135,19 +142,20 @@ def search_file(
         force: replace what is there; write a submodel that was measured above its budget.
 
     Raises:
-        EdgevitError: when the Program is not nested, its smallest submodel costs more, or a recipe cannot be
-            followed.
+        EdgevitError: when the Program is not nested, its smallest submodel costs more, a recipe cannot be
+            followed, or a device cannot be used.
         CheckFailedError: when the latency that is measured is more than a tenth above the budget.
     """
     path = output_at(output, _report_beside, _page_beside, force=force)
     to = to if recipe is None else recipe.to
     if of == "latency":
         check_timed(to)
+        address_of(device)
     parent = program if isinstance(program, Program) else Program.load(program)
     nesting_of(parent)
-    bits = None if recipe is None else _Bits.of(parent, recipe, of)
+    bits = None if recipe is None else _Bits.of(parent, recipe, of, device)
     read = drawn_from(parent, calib, images, seed, on_bad_image)
-    cost = _cost(parent, of, to, bits)
+    cost = _cost(parent, of, to, Stopwatch(device, remote), bits)
     search = Search(parent, read[::_JUDGING], cost=cost, seed=seed)
     latency = None
     if isinstance(cost, LatencyTable):
@@ -204,8 +212,13 @@ class _Bits:
     widths: BitWidths
 
     @classmethod
-    def of(cls, parent: Program, recipe: QuantizeRecipe, of: Of) -> _Bits:
+    def of(cls, parent: Program, recipe: QuantizeRecipe, of: Of, device: str) -> _Bits:
         """Where integers pay in the parent, or where the recipe wants them."""
+        if recipe.placement == MEASURED and device != LOCAL:
+            raise EdgevitError(
+                f"--placement measured --device {device}: placements are measured on this machine; "
+                "name another"
+            )
         widths = bit_widths(recipe.precision)
         if of == "macs" or widths.weights != 8 or recipe.engine != "edgevit":
             raise EdgevitError(
@@ -213,7 +226,8 @@ class _Bits:
                 "8 bits by edgevit's own engine; take the submodel out first, then compress that"
             )
         graph = prepare_for_export(parent).graph
-        if recipe.placement in {None, MEASURED} and widths.activations == 8 and timed_here(recipe.to):
+        measured = recipe.placement in {None, MEASURED} and device == LOCAL
+        if measured and widths.activations == 8 and timed_here(recipe.to):
             levels = measure_placement(parent, to=recipe.to, bits=widths, exclude=recipe.exclude).levels
         else:
             levels = place(graph, recipe.placement or default_placement(widths), widths, recipe.exclude)
@@ -237,9 +251,9 @@ class _Bits:
         return made.quantization.program
 
 
-def _cost(parent: Program, of: Of, to: str, bits: _Bits | None) -> Cost:
+def _cost(parent: Program, of: Of, to: str, stopwatch: Stopwatch, bits: _Bits | None) -> Cost:
     if of == "latency":
-        return measure_choices(parent, to, made=None if bits is None else bits.made)
+        return measure_choices(parent, to, stopwatch, made=None if bits is None else bits.made)
     if of == "macs":
         return Counted(parent, "macs")
     return Bytes(parent, () if bits is None else bits.levels)
@@ -272,9 +286,10 @@ def _within_latency(
     for _ in range(_MEASUREMENTS):
         candidates, fitted = _found(search, allowed, evaluations, images)
         cost = next(one.cost for one in candidates if one.name == "search")
-        found = measured_alone(fitted if bits is None else bits.made(fitted), table.format)
-        taken = found.percentile(50)
-        latency = Latency(table.format, table.whole_ms, cost / 1e6, taken, found.warning)
+        made = fitted if bits is None else bits.made(fitted)
+        found = measured_alone(made, table.format, table.stopwatch)
+        taken, device = found.percentile(50), table.stopwatch.device
+        latency = Latency(table.format, device, table.whole_ms, cost / 1e6, taken, found.warning)
         if taken * 1e6 <= budget or allowed == search.cost(search.cheapest):
             break
         # What is over by so much is sought so much lower.
@@ -297,7 +312,7 @@ def _check_latency(latency: Latency, budget: int, *, force: bool) -> None:
     busy = "" if latency.warning is None else f"; {latency.warning}"
     raise CheckFailedError(
         f"--latency-budget {budget / 1e6:g}ms: the best submodel found takes {latency.p50_ms:.3g} ms in "
-        f"{latency.format} on this machine, where its choices add up to {latency.expected_ms:.3g}{busy}; "
+        f"{latency.format} on {latency.device}, where its choices add up to {latency.expected_ms:.3g}{busy}; "
         "allow more, or pass --force to write it all the same"
     )
 

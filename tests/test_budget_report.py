@@ -37,6 +37,7 @@ def a_summary(**changes):
         "divergence": 0.0123,
         "latency": {
             "format": "onnx",
+            "device": "local",
             "whole_ms": 25.0,
             "expected_ms": 11.6,
             "p50_ms": 11.9,
@@ -62,7 +63,7 @@ def test_the_page_says_what_was_found():
     assert page.faults == []
     assert "differs from the whole by 0.012 nats, its layers fitted" in page.text
     assert "before that by 0.04, where the best of the simpler ways, evolution, differs by 0.05" in page.text
-    assert "11.9 ms p50 in onnx, one thread, in a fresh process; the whole 25.0 ms" in page.text
+    assert "11.9 ms p50 in onnx on local , one thread, in a fresh process; the whole 25.0 ms" in page.text
     assert "fc1:hidden 384 units blocks.1.mlp skip" in page.text
 
 

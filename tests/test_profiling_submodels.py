@@ -11,7 +11,7 @@ from torch import nn
 from edgevit import measured_budgets
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
-from edgevit.profiling.submodels import LatencyTable, alike, measure_choices
+from edgevit.profiling.submodels import LatencyTable, Stopwatch, alike, measure_choices
 from edgevit.submodels.costing import Counted
 from edgevit.submodels.elastic import elastic
 from edgevit.submodels.search import Search, places_of
@@ -58,7 +58,7 @@ def test_places_that_cost_the_same_are_measured_together():
 
 def test_every_choice_is_measured_and_places_that_are_alike_share_what_they_save():
     parent = nested(64, 64)
-    table = measure_choices(parent, "onnx")
+    table = measure_choices(parent, "onnx", Stopwatch())
     first, second = places_of(parent)
     assert table.saved.keys() == {
         key
@@ -75,7 +75,7 @@ def test_what_choices_save_adds_up_and_can_be_searched_with():
     first, second = places_of(parent)
     saved = {(place.branch, "skip"): 0.4 for place in (first, second)}
     saved |= {(place.axis, width): 0.1 for place in (first, second) for width in (128, 256)}
-    table = LatencyTable("onnx", 2.0, saved)
+    table = LatencyTable("onnx", Stopwatch(), 2.0, saved)
     assert table({}) == 2_000_000
     assert table({first.branch: "skip", second.axis: 128}) == 1_000_000
     search = Search(parent, images().numpy(), cost=table)
@@ -87,10 +87,13 @@ def test_what_choices_save_adds_up_and_can_be_searched_with():
 
 def test_a_sum_that_saves_more_than_there_is():
     assert (
-        LatencyTable("onnx", 1.0, {("a", "skip"): 0.7, ("b", "skip"): 0.7})({"a": "skip", "b": "skip"}) == 0
+        LatencyTable("onnx", Stopwatch(), 1.0, {("a", "skip"): 0.7, ("b", "skip"): 0.7})(
+            {"a": "skip", "b": "skip"}
+        )
+        == 0
     )
 
 
 def test_a_format_that_cannot_be_timed():
     with pytest.raises(EdgevitError, match="--to: 'coreml' cannot be timed on this machine"):
-        measure_choices(nested(512, 512), "coreml")
+        measure_choices(nested(512, 512), "coreml", Stopwatch())

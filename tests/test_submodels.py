@@ -19,6 +19,7 @@ from edgevit.submodels.consistency import Reference
 from edgevit.submodels.extraction import extract
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.slices import read_slices
+from tests.profiling.sshd import device, needs_sshd
 from tests.pruning.patterns import LABELS, learned, patterns
 from tests.submodels.helpers import logits, relative
 from tests.test_cli import refused
@@ -146,6 +147,17 @@ def test_the_best_submodel_of_a_latency(folder, parent, tmp_path, capsys):
     assert Program.load(out).parameter_count == Program.load(parent).parameter_count
 
 
+@needs_sshd
+def test_a_latency_is_measured_where_the_device_is(folder, parent, tmp_path, tmp_path_factory, capsys):
+    with device(tmp_path_factory.mktemp("pi")) as pi:
+        words = budget(parent, folder, tmp_path / "x.pt2", "--latency-budget", "0.5s", "--force", "--json")
+        assert run([*words, *pi.arguments]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["latency"]["device"] == pi.address
+        assert printed["latency"]["p50_ms"] > 0
+        assert pi.left() == []
+
+
 def test_the_best_submodel_of_a_size_in_eight_bits(parent, folder, tmp_path, capsys):
     whole = 4 * Program.load(parent).parameter_count
     out = tmp_path / "out" / "small.pt2"
@@ -236,6 +248,9 @@ class TestMistakes:
             (("--latency-budget", "12"), "--latency-budget 12: is no time; write 12ms"),
             (("--latency-budget", "9ms", "--to", "coreml"), "--to: 'coreml' cannot be timed"),
             (("--size-budget", "3MB", "--to", "onnx"), "--to with --size-budget"),
+            (("--size-budget", "3MB", "--device", "ssh://pi"), "--device: says where --latency-budget is"),
+            (("--latency-budget", "9ms", "--python", "python"), "--python: is for a device; give --device"),
+            (("--latency-budget", "9ms", "--device", "pi"), "--device: 'pi' is no place to run"),
             (("--size-budget", "3MB", "--torch-device", "cuda"), "--torch-device with --size-budget"),
             (("--flops-budget", "1G", "--quantize", "w8"), "--quantize w8 with a budget"),
             (("--size-budget", "3MB", "--quantize", "w4a8"), "--quantize w4a8 with a budget"),
@@ -349,3 +364,10 @@ def test_an_interrupted_training_goes_on(training, tmp_path, monkeypatch):
 def test_options_of_training_that_cannot_be(more, message, training, capsys, tmp_path):
     assert message in refused(capsys, 2, *train_nested(training, tmp_path / "out" / "n.pt2", *more))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_placement_that_is_measured_here_is_not_for_a_device(parent, folder, capsys, tmp_path):
+    more = ("--latency-budget", "9ms", "--device", "ssh://pi", "--quantize", "w8a8")
+    words = budget(parent, folder, tmp_path / "x.pt2", *more, "--placement", "measured")
+    sentence = refused(capsys, 2, *words)
+    assert "--placement measured --device ssh://pi: placements are measured on this machine" in sentence

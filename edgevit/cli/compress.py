@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevit.cli import options, output, submodels
+from edgevit.cli.remote import remote
 
 if TYPE_CHECKING:
     from edgevit.compression import CompressResult
@@ -24,7 +25,13 @@ _SHOWN = 5
 @click.option("--slices", metavar="FILE", help="That has the name.  [default: beside PROGRAM]")
 @click.option("--flops-budget", metavar="N", help="Of a nested Program, the best submodel: 0.4G, 300M.")
 @click.option("--size-budget", metavar="N", help="Likewise, of its weights as float32: 3MB, 800kB.")
-@click.option("--latency-budget", metavar="TIME", help="Likewise, of p50 on this machine, one thread: 12ms.")
+@click.option("--latency-budget", metavar="TIME", help="Likewise, of p50 on a device, one thread: 12ms.")
+@click.option(
+    "--device",
+    metavar="ADDRESS",
+    help="Of a latency: ssh://user@host, adb://SERIAL.  [default: local]",
+)
+@remote
 @click.option("--calib", "--data", metavar="DIR", help="Images to calibrate with, labelled or not.")
 @click.option("-o", "--output", "output_file", metavar="FILE", required=True, help="The .pt2 file to write.")
 @click.option("--engine", metavar="NAME", help="edgevit or nncf.  [default: edgevit]")
@@ -67,6 +74,11 @@ def command(
     flops_budget: str | None,
     size_budget: str | None,
     latency_budget: str | None,
+    device: str | None,
+    python: str | None,
+    ssh_config: str | None,
+    remote_folder: str | None,
+    benchmark_model: str | None,
     calib: str | None,
     output_file: str,
     torch_device: str,
@@ -87,6 +99,8 @@ def command(
     where: dict[str, Any] = {"output": output_file, "force": force, "as_json": as_json}
     given = {"calib": calib, "on_bad_image": on_bad_image}
     elsewhere = None if torch_device == "cpu" else torch_device
+    timed = submodels.Timed(device, python, ssh_config, remote_folder, benchmark_model)
+    timed.check(asked)
     if submodel is not None:
         fitting = {name: choices.pop(name) for name in ("images", "seed")}
         others = {"quantize": precision, "recipe": recipe, "torch-device": elsewhere}
@@ -99,7 +113,7 @@ def command(
         left = {} if quantizing is not None else choices
         others = {"recipe": recipe, "slices": slices, "torch-device": elsewhere}
         submodels.check_alone(asked, others | left)
-        submodels.search(program, asked, given | fitting, recipe=quantizing, **where)
+        submodels.search(program, asked, given | fitting, timed, recipe=quantizing, **where)
         return
     if slices is not None:
         raise click.UsageError("--slices without --submodel: say which of them")

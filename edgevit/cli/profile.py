@@ -13,6 +13,7 @@ import click
 
 from edgevit.cli import options, output
 from edgevit.cli.profiled import print_profile
+from edgevit.cli.remote import remote, remote_of
 
 if TYPE_CHECKING:
     from edgevit.profiling import LatencyProfile
@@ -35,12 +36,7 @@ if TYPE_CHECKING:
     "--sustained", type=float, default=0.0, metavar="MINUTES", help="Then load without a pause for so long."
 )
 @click.option("--no-operators", is_flag=True, help="Do not time single operators.")
-@click.option(
-    "--python", default="python3", show_default=True, metavar="PATH", help="Of the device (ssh), ~ allowed."
-)
-@click.option("--ssh-config", metavar="FILE", help="Instead of ~/.ssh/config.")
-@click.option("--remote-folder", metavar="DIR", help="Of the device, for files while they run.")
-@click.option("--benchmark-model", metavar="FILE", help="LiteRT's tool, built for the device (adb).")
+@remote
 @click.option("--csv", "csv_file", metavar="FILE", help="Write every sample.")
 @click.option("--html", "html_file", metavar="FILE", help="Write a page with plots.")
 @options.force
@@ -57,7 +53,7 @@ def command(
     seconds: float,
     sustained: float,
     no_operators: bool,
-    python: str,
+    python: str | None,
     ssh_config: str | None,
     remote_folder: str | None,
     benchmark_model: str | None,
@@ -69,14 +65,13 @@ def command(
 ) -> None:
     """Time ARTEFACT in a fresh process: cold load, first inference, warm-up, then percentiles."""
     output.prepare(as_json=as_json, quiet=quiet)
-    from edgevit.files import check_output, existing_file
-    from edgevit.profiling import Remote, UnfinishedProfileError, profile
+    from edgevit.files import check_output
+    from edgevit.profiling import UnfinishedProfileError, profile
 
     files = {"csv": csv_file, "html": html_file}
     for file in filter(None, files.values()):
         check_output(Path(file), force=force)
-    config = None if ssh_config is None else existing_file(ssh_config, "--ssh-config")
-    tool = None if benchmark_model is None else existing_file(benchmark_model, "--benchmark-model")
+    where = remote_of(python, ssh_config, remote_folder, benchmark_model)
     ended_early = None
     try:
         with _interrupts_raise():
@@ -91,7 +86,7 @@ def command(
                 seconds=seconds,
                 sustained=sustained,
                 operators=not no_operators,
-                remote=Remote(python, remote_folder, config, tool),
+                remote=where,
             )
     except UnfinishedProfileError as error:
         ended_early, result = error, error.profile

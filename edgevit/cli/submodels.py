@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevit.cli import options, output
+from edgevit.cli.remote import remote_of
 
 if TYPE_CHECKING:
     from edgevit.measured_budgets import Budgeted
 
 # Of each option, what has the budget.
 _BUDGETS: dict[str, Any] = {"flops-budget": "macs", "size-budget": "bytes", "latency-budget": "latency"}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Where latencies are measured: options of the command, None where they were not given."""
+
+    device: str | None
+    python: str | None
+    ssh_config: str | None
+    remote_folder: str | None
+    benchmark_model: str | None
+
+    def check(self, asked: Mapping[str, str | None]) -> None:
+        """Refuse any of them where no latency is measured."""
+        option = next((field.name for field in fields(self) if getattr(self, field.name) is not None), None)
+        if option is not None and asked["latency-budget"] is None:
+            raise click.UsageError(f"--{option.replace('_', '-')}: says where --latency-budget is measured")
+        if option is not None and self.device is None:
+            raise click.UsageError(f"--{option.replace('_', '-')}: is for a device; give --device as well")
+
+    def given(self) -> dict[str, Any]:
+        """As a search takes them."""
+        if self.device is None:
+            return {}
+        return {
+            "device": self.device,
+            "remote": remote_of(self.python, self.ssh_config, self.remote_folder, self.benchmark_model),
+        }
 
 
 def check_alone(asked: Mapping[str, str | None], others: Mapping[str, Any]) -> None:
@@ -50,7 +80,13 @@ def extract(program: str, submodel: str, given: Mapping[str, Any], *, as_json: b
 
 
 def search(
-    program: str, asked: Mapping[str, str | None], given: Mapping[str, Any], *, as_json: bool, **where: Any
+    program: str,
+    asked: Mapping[str, str | None],
+    given: Mapping[str, Any],
+    timed: Timed,
+    *,
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Find the best submodel of a nested Program within a budget, and show what simpler ways find."""
     option, text = next((name, value) for name, value in asked.items() if value is not None)
@@ -60,7 +96,7 @@ def search(
         raise click.UsageError("--calib is missing: a folder of images to judge submodels on")
     from edgevit.measured_budgets import search_file, summary
 
-    result = search_file(program, amount, of=of, **_said(given), **where)
+    result = search_file(program, amount, of=of, **_said(given), **timed.given(), **where)
     if as_json:
         output.print_json(summary(result))
         return
@@ -83,13 +119,14 @@ def _print_found(result: Budgeted) -> None:
         f"{result.evaluations} submodels judged on {result.images} images; its layers fitted: "
         f"{result.divergence:.3g} nats"
     )
-    if result.latency is not None:
+    latency = result.latency
+    if latency is not None:
         click.echo(
-            f"  measured: p50 {result.latency.p50_ms:.2f} ms in {result.latency.format} on this machine, one "
-            f"thread; the whole {result.latency.whole_ms:.2f} ms"
+            f"  measured: p50 {latency.p50_ms:.2f} ms in {latency.format} on {latency.device}, one thread; "
+            f"the whole {latency.whole_ms:.2f} ms"
         )
-        if result.latency.warning is not None:
-            click.echo(f"  warning: {result.latency.warning}")
+        if latency.warning is not None:
+            click.echo(f"  warning: {latency.warning}")
     click.echo(f"report: {result.page}")
     _print_next(result.path)
 

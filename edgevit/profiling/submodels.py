@@ -1,4 +1,4 @@
-"""What the choices of a nested Program cost in time on this machine, measured.
+"""What the choices of a nested Program cost in time on a device, measured.
 
 Each choice is made alone in a whole artefact, which is timed in turns with the parent's, so that everything a
 runtime fuses, or fails to fuse, is in the figure. Where several places of a network are alike, as blocks of a
@@ -17,6 +17,7 @@ from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.formats import FORMATS, ExportChoices
 from edgevit.graph.program import Program
+from edgevit.profiling.addresses import LOCAL, Remote
 from edgevit.profiling.latency import LatencyProfile
 from edgevit.profiling.local import check_profilable
 from edgevit.profiling.measuring import profile
@@ -30,6 +31,35 @@ from edgevit.submodels.nesting import Widths
 from edgevit.submodels.search import Place, places_of
 
 _NANOSECONDS = 1_000_000
+# Of timed runs, where a device cannot run two artefacts in turns: each is timed once for every other.
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Where artefacts are timed, on one thread.
+
+    Attributes:
+        device: as `edgevit.profiling.profile` takes it.
+        remote: how a device is used that is not this machine.
+    """
+
+    device: str = LOCAL
+    remote: Remote | None = None
+
+    def relative(self, path: Path, plain: Path) -> float:
+        """Time that an artefact takes over that of another."""
+        if self.device == LOCAL:
+            whole, taken = medians_in_turns([plain, path])
+        else:
+            whole, taken = (self.alone(one, _SECONDS).percentile(50) for one in (plain, path))
+        return taken / whole
+
+    def alone(self, path: Path, seconds: float = 3.0) -> LatencyProfile:
+        """An artefact's latency in a fresh process."""
+        return profile(
+            path, device=self.device, threads=1, seconds=seconds, operators=False, remote=self.remote
+        )
 
 
 @dataclass(frozen=True)
@@ -38,12 +68,14 @@ class LatencyTable:
 
     Attributes:
         format: in whose runtime it was measured, on one thread.
+        stopwatch: with which.
         whole_ms: p50 of the parent's artefact in a fresh process.
         saved: share of that which a choice saves when it is made alone: for an axis and a number of its
             units, or a branch and what stands in for it.
     """
 
     format: str
+    stopwatch: Stopwatch
     whole_ms: float
     saved: Mapping[tuple[str, int | Replacement], float]
 
@@ -69,17 +101,20 @@ def check_timed(to: str) -> None:
 Made = Callable[[Program], Program]
 
 
-def measure_choices(parent: Program, to: str, *, made: Made | None = None) -> LatencyTable:
-    """Time every choice of a nested Program on this machine, on one thread.
+def measure_choices(
+    parent: Program, to: str, stopwatch: Stopwatch, *, made: Made | None = None
+) -> LatencyTable:
+    """Time every choice of a nested Program on a device, on one thread.
 
     Args:
         parent: a nested Program.
         to: the format whose runtime counts: "onnx" or "tflite".
+        stopwatch: where artefacts are timed.
         made: what becomes of each submodel before it is timed, as of one that is to be quantized; nothing
             where it is None.
 
     Raises:
-        EdgevitError: as `check_timed`; and when the program is not nested.
+        EdgevitError: as `check_timed`; when the program is not nested, or the device cannot be used.
     """
     check_timed(to)
     groups = alike(places_of(parent), [Counted(parent, "macs"), Counted(parent, "parameters")])
@@ -92,21 +127,21 @@ def measure_choices(parent: Program, to: str, *, made: Made | None = None) -> La
             chosen = [place.named(option) for place in group]
             widths = {name: choice for one in chosen for name, choice in one.items()}
             path = _written(made(extract(parent, widths)), to, Path(folder) / str(number))
-            whole, taken = medians_in_turns([plain, path])
+            share = stopwatch.relative(path, plain)
             path.unlink()
-            saved |= dict.fromkeys(widths.items(), (1 - taken / whole) / len(group))
-        whole_ms = profile(plain, threads=1, operators=False).percentile(50)
-    return LatencyTable(to, whole_ms, saved)
+            saved |= dict.fromkeys(widths.items(), (1 - share) / len(group))
+        whole_ms = stopwatch.alone(plain).percentile(50)
+    return LatencyTable(to, stopwatch, whole_ms, saved)
 
 
 def _as_it_is(program: Program) -> Program:
     return program
 
 
-def measured_alone(program: Program, to: str) -> LatencyProfile:
+def measured_alone(program: Program, to: str, stopwatch: Stopwatch) -> LatencyProfile:
     """The latency of a program's artefact in a fresh process, on one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        return profile(_written(program, to, Path(folder) / "program"), threads=1, operators=False)
+        return stopwatch.alone(_written(program, to, Path(folder) / "program"))
 
 
 def alike(places: Sequence[Place], costs: Sequence[Callable[[Widths], int]]) -> list[list[Place]]:
