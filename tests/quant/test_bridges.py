@@ -62,7 +62,7 @@ COUNTS = {
     "vivit": 0,
     "timesformer": 0,
 }
-FAST = ("mobilevit_xxs", "hf_mobilevitv2", "efficientformer_l1", "hf_levit", "hf_pvtv2", "vivit")
+FAST = ("mobilevit_xxs", "hf_mobilevitv2", "efficientformer_l1", "vivit")
 
 
 def bridges(*parts: nn.Module, head: bool = True) -> tuple[Bridge, ...]:
