@@ -77,6 +77,15 @@ def quantized(name: str, placement: str = "full") -> Program:
     return started(program(name), placement).quantized
 
 
+@pytest.mark.parametrize("name", ["attention", "block"])
+def test_tokens_that_are_quantized_as_they_come_cross_as_they_are(name):
+    whole = quantized(name, "dynamic")
+    cuts = find_cuts(whole).cuts
+    assert len(cuts) == len(find_cuts(program(name)).cuts)
+    assert {tensor.dtype for cut in cuts for tensor in cut.tensors} == {"float32"}
+    np.testing.assert_array_equal(run_stages(stages(whole, cuts), IMAGES)[0], whole.run(IMAGES)[0])
+
+
 @functools.cache
 def chain(name: str, *, integers: bool = False) -> Chain:
     return find_cuts(quantized(name) if integers else program(name))

@@ -2,7 +2,8 @@
 
 Only what is computed from the inputs crosses. Parameters, what is computed from them alone, and sizes are
 had on either side; so are the floats that a quantized program's integers stand for: the integers cross,
-even where the floats are read on both sides. What crosses has the batch in front, so that the share of
+even where the floats are read on both sides. Where tokens are quantized as they come, the layer's kernel does
+it, and what it makes of them does not cross. What crosses has the batch in front, so that the share of
 each image is one piece of it: a tensor of windows, (batch x windows, ..), crosses as (batch, windows,
 ..).
 """
@@ -10,6 +11,7 @@ each image is one piece of it: a tensor of windows, (batch x windows, ..), cross
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -32,6 +34,14 @@ WIRE_PRECISIONS: tuple[WirePrecision, ...] = get_args(WirePrecision)
 _BYTES: dict[WirePrecision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+# What a kernel does to the tokens that it reads.
+_TOKENS = frozenset(
+    {
+        torch.ops.quantized_decomposed.choose_qparams_per_token_asymmetric.default,
+        torch.ops.quantized_decomposed.quantize_per_token.default,
+        torch.ops.quantized_decomposed.dequantize_per_token.default,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class Values:
                     leading.add(node)
         for node in self.computed:
             value = node.meta["val"]
-            if node in leading and isinstance(value, torch.Tensor):
+            if node in leading and isinstance(value, torch.Tensor) and not _is_of_kernel(node):
                 count = self.multiple(value.shape[0])
                 if count is not None:
                     self.tensors[node] = self._tensor(node, names.get(node, node.name), count)
@@ -168,6 +178,12 @@ class Values:
             scale=None if grid is None else grid.scale,
             zero_point=None if grid is None else grid.zero_point,
         )
+
+
+def _is_of_kernel(node: Node) -> bool:
+    """Whether a value is quantized tokens, their grids, or the floats that they stand for."""
+    source = node.args[0] if node.target is operator.getitem else node
+    return is_call(source, _TOKENS)
 
 
 def _is_had_anywhere(node: Node) -> bool:

@@ -72,6 +72,8 @@ def to_tflite(
     """
     _check_choice("--precision", precision, get_args(TflitePrecision))
     _check_choice("--layout", layout, get_args(Layout))
+    if layout == "nhwc" and IMAGE not in program.card.inputs:
+        raise EdgevitError(f"--layout nhwc: {program.card.name} takes no image; leave the option out")
     _check_integers(program, precision, integer_io=integer_io)
     extras.require("tflite", "TFLite export")
     integers = {*integer_inputs(program), *integer_outputs(program)}
