@@ -157,6 +157,12 @@ class Coordinator:
         orders = self._orders
         return {} if orders is None else self._fleet.statuses(orders.layout.devices)
 
+    def lines(self) -> dict[str, float | None]:
+        """Bytes in a second to each device that has something to do, measured now, one after the other."""
+        orders = self._orders
+        devices = () if orders is None else orders.layout.devices
+        return {device: self._fleet.bytes_per_second(device) for device in devices}
+
     def submit(
         self, inputs: Tensors, *, deadline: float = math.inf, wait: float | None = None
     ) -> Future[Answer]:

@@ -21,6 +21,7 @@ from edgevit.runtime.ledger import Answer
 from edgevit.runtime.local import local_workers
 from edgevit.runtime.messages import check_name
 from edgevit.runtime.models import Model, open_model
+from edgevit.runtime.planned import planned_steps
 from edgevit.runtime.survivors import spare_plans
 from edgevit.runtime.transport import Links
 from edgevit.runtime.wire import Array
@@ -58,7 +59,8 @@ class StepReport:
         task: what it did.
         runs: how often.
         seconds: of computing, measured.
-        planned: seconds of all that it does; None where the plan that runs says nothing of it.
+        p50: seconds of computing, the median of the last runs.
+        planned: seconds of computing; None where the plan says it of several parts together.
         waited: seconds in its queue.
         received: bytes.
         sent: bytes.
@@ -68,6 +70,7 @@ class StepReport:
     task: str
     runs: int
     seconds: float
+    p50: float
     planned: float | None
     waited: float
     received: float
@@ -233,7 +236,8 @@ def _result(coordinator: Coordinator, answers: Sequence[Answer], seconds: float)
 
 
 def _steps(coordinator: Coordinator) -> Iterator[StepReport]:
-    planned = {task.device: task.seconds for task in coordinator.plan.plan.tasks}
+    orders = coordinator.running
+    planned = {} if orders is None else planned_steps(orders.entry)
     for device, status in coordinator.statuses().items():
         for task in () if status is None else status.tasks:
             runs = max(1, task.runs)
@@ -242,7 +246,8 @@ def _steps(coordinator: Coordinator) -> Iterator[StepReport]:
                 task=task.key,
                 runs=task.runs,
                 seconds=task.seconds / runs,
-                planned=planned.get(device) if coordinator.switches == 0 else None,
+                p50=task.p50,
+                planned=planned[task.key].seconds if task.key in planned else None,
                 waited=task.waited / runs,
                 received=task.received / runs,
                 sent=task.sent / runs,
