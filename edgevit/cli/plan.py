@@ -17,7 +17,23 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-@click.command(short_help="Which device runs what: the best plan, with a proof, for several devices.")
+class _Planning(click.Command):
+    """Plans, and with `emit` as its first word, writes the files of a plan."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """That of the command that is meant."""
+        if args[:1] == ["emit"]:
+            from edgevit.cli.emit import command as emit
+
+            return emit.make_context(f"{info_name} emit", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(
+    cls=_Planning, short_help="Which device runs what: the best plan, with a proof, for several devices."
+)
 @click.argument("source", metavar="[X.pt2|MANIFEST]", required=False)
 @click.option("--devices", metavar="FILE", help="YAML of devices, how they are connected, and their roles.")
 @click.option("--local", type=int, metavar="N", help="Plan for N worker processes on this machine instead.")
@@ -79,7 +95,10 @@ def command(
     quiet: bool,
     **choices: Any,
 ) -> None:
-    """Plan a Program as a pipeline, as replicas or on one device; a split's parts as an ensemble as well."""
+    """Plan a Program as a pipeline, as replicas or on one device; a split's parts as an ensemble as well.
+
+    `edgevit plan emit PLAN.yaml --for kserve|triton|compose|systemd` writes a plan as files for these.
+    """
     output.prepare(as_json=as_json, quiet=quiet)
     from edgevit.cli.replanned import print_changes
     from edgevit.files import check_output

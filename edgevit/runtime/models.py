@@ -158,6 +158,7 @@ class EnsembleModel:
         self.shape = (plan.items, *_sizes(first.input_shape))
         self.outputs: dict[str, tuple[int, ...]] = {first.card.outputs[0]: (split.manifest.classes,)}
         self.origin, self.sha256 = origin, workshop.model
+        self.fusion = split.fusion
         self._split, self._workshop = split, workshop
         self._numbers = {part.name: place for place, part in enumerate(split.manifest.parts)}
 
@@ -187,7 +188,7 @@ class EnsembleModel:
             torch.from_numpy(np.array(next(iter(gathered[number].values())))) if number in gathered else None
             for number in range(len(self._numbers))
         ]
-        logits: Array = self._split.fusion.predict(features).numpy()
+        logits: Array = self.fusion.predict(features).numpy()
         return {self.card.outputs[0]: logits}
 
 

@@ -131,9 +131,9 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
     for device in plan.devices:
         # A name is a part of the keys under which a worker is reached.
         check_name(device.name, f"{path}: device")
-    origin = _origin(plan, path, options.model)
-    model = open_model(plan, origin, options.pieces or path.with_suffix(".pieces"))
-    spares = _exported(plan, model, spares=options.spares)
+    origin = origin_of(plan, path, options.model)
+    model = open_model(plan, origin, options.pieces or pieces_of(path))
+    spares = exported(plan, model, spares=options.spares)
     with contextlib.ExitStack() as stack:
         links = options.links
         if options.local:
@@ -148,8 +148,22 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
         yield coordinator
 
 
-def _origin(plan: PlanFile, path: Path, given: Path | None) -> Path:
-    """Where the model is: as given, as the plan says, or beside the plan."""
+def pieces_of(plan: Path) -> Path:
+    """Folder that the stages of a plan file are exported to."""
+    return plan.with_suffix(".pieces")
+
+
+def origin_of(plan: PlanFile, path: Path, given: Path | None) -> Path:
+    """Where the model of a plan is: as given, as the plan says, or beside the plan.
+
+    Args:
+        plan: what the file says.
+        path: of the file.
+        given: where the model is said to be; None where nothing was said.
+
+    Raises:
+        EdgevitError: when it is nowhere.
+    """
     if given is not None:
         return given
     named = Path(plan.model)
@@ -160,8 +174,8 @@ def _origin(plan: PlanFile, path: Path, given: Path | None) -> Path:
     raise EdgevitError(f"{path}: its model {plan.model} is not there; say where it is with --model")
 
 
-def _exported(plan: PlanFile, model: Model, *, spares: bool) -> list[Layout]:
-    """Layouts of other plans than the best; the files of all are exported."""
+def exported(plan: PlanFile, model: Model, *, spares: bool) -> list[Layout]:
+    """Layouts of other plans than the best, if they are wanted; the files of all are exported."""
     entries = [plan.plan, *(spare_plans(plan) if spares else ())]
     return [model.layout(entry) for entry in entries][1:]
 
