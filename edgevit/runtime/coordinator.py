@@ -152,6 +152,11 @@ class Coordinator:
         """What runs now."""
         return self._orders
 
+    @property
+    def unanswered(self) -> int:
+        """Requests that are on their way."""
+        return len(self._ledger)
+
     def statuses(self) -> dict[str, Status | None]:
         """What each device that has something to do has done."""
         orders = self._orders
