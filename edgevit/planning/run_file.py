@@ -5,14 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from edgevit.files import staged_file
 from edgevit.planning.cluster_file import Amount, Index, Positive
 from edgevit.planning.modes import Mode
 from edgevit.planning.plan_file import TaskEntry
-from edgevit.profiles.documents import Document, Located, Strict, Text, fault, like, read_located
+from edgevit.profiles.documents import (
+    Document,
+    Located,
+    Strict,
+    Text,
+    fault,
+    like,
+    read_located,
+    write_document,
+)
 
 _DOCUMENT = Document(noun="run", version=1, example="plan_sha256: ..", depth=5, most_bytes=20_000_000)
 
@@ -110,10 +117,7 @@ class RunFile(Strict):
         Raises:
             EdgevitError: when it cannot be written.
         """
-        data = self.model_dump(mode="json", exclude_defaults=True)
-        text = yaml.dump({"version": self.version, **data}, sort_keys=False, width=110, allow_unicode=True)
-        with staged_file(path) as staged:
-            staged.write_text(text, encoding="utf-8")
+        write_document(path, self.version, self)
 
     @classmethod
     def read(cls, path: str | Path) -> Located[RunFile]:

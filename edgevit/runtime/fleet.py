@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _ASK_SECONDS = 2.0
 # A line is measured by the fewest bytes that take it so long, or by so many at most.
 _FIRST_BYTES, _MOST_BYTES, _LONG_ENOUGH = 1 << 16, 1 << 24, 0.02
-_TRIES = 3
+_TRIES, _LINE_SECONDS = 3, 20.0
 
 
 class Fleet:
@@ -106,7 +106,7 @@ class Fleet:
 
     def _timed(self, name: str, payload: bytes) -> float:
         started = time.perf_counter()
-        self._ask(name, "status", payload, _ASK_SECONDS)
+        self._ask(name, "status", payload, _LINE_SECONDS)
         return time.perf_counter() - started
 
     def _status(self, name: str) -> Status | None:

@@ -41,6 +41,22 @@ def test_a_run_is_written_down_and_planned_again(make_plan, tiny_pt2, cluster, t
         assert singles[0].bottleneck_seconds == pytest.approx(min(taken.values()), rel=1e-6)
 
 
+def test_an_ensemble_is_written_down_by_its_parts(ensemble, cluster, tmp_path):
+    saved, second = tmp_path / "run.yaml", tmp_path / "second.yaml"
+    words = ["run", str(ensemble), "--model", str(ensemble.parent / "split"), "--local", "--noise", "20"]
+    assert run([*words, "--no-spares", "--save", str(saved)]) == 0
+    written = RunFile.read(saved).value
+    assert sorted(task.part for task in written.tasks) == ["part-1", "part-2", "part-3"]
+    assert written.model_sha256 == sha256_of(ensemble.parent / "split" / "manifest.json")
+    words = ["plan", str(ensemble.parent / "split"), "--devices", str(cluster), "--mode", "ensemble"]
+    assert run([*words, "--from-run", str(saved), "-o", str(second)]) == 0
+    again = PlanFile.read(second)
+    taken = {task.part: (task.planned.device, task.seconds) for task in written.tasks}
+    for task in again.plan.tasks:
+        if all(taken[part][0] == task.device for part in task.parts):
+            assert task.seconds == pytest.approx(sum(taken[part][1] for part in task.parts), rel=1e-6)
+
+
 def test_a_run_is_saved_as_yaml_alone(make_plan, capsys):
     assert run(["run", str(make_plan("single")), "--local", "--noise", "1", "--save", "run.json"]) == 2
     assert "--save run.json: is written as YAML" in capsys.readouterr().err

@@ -10,10 +10,9 @@ import pytest
 
 from edgevit.graph.cutting import find_cuts
 from edgevit.planning.plans import PlanOptions, plan
-from edgevit.pruning.classwise import split_classes
 from edgevit.runtime.emit import EmitOptions, emit
 from tests.conftest import SHARED
-from tests.pruning.patterns import learned, patterns
+from tests.pruning.patterns import learned
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +35,6 @@ def braided(cluster, tmp_path_factory) -> Path:
     )
     entry = written.plan.model_copy(update={"tasks": tasks})
     written.model_copy(update={"plan": entry, "alternatives": (), "losses": ()}).write(folder / "plan.yaml")
-    return folder / "plan.yaml"
-
-
-@pytest.fixture(scope="session")
-def ensemble(tmp_path_factory, cluster) -> Path:
-    """A plan of a split in three parts on three devices."""
-    folder = tmp_path_factory.mktemp("ensemble")
-    data, classes = (values.numpy() for values in patterns(96, seed=2))
-    split_classes(learned(), data, classes, parts=3, grouping="random", epochs=0, output=folder / "split")
-    plan(folder / "split", devices=cluster, options=PlanOptions(mode="ensemble")).write(folder / "plan.yaml")
     return folder / "plan.yaml"
 
 
