@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgevit.pruning.prune import prune
     from edgevit.pruning.split import read_split
     from edgevit.quant.quantizing import quantize
+    from edgevit.runtime.emit import EmitOptions, emit
     from edgevit.runtime.running import RunOptions, run
     from edgevit.submodels.elastic import elastic
     from edgevit.submodels.extraction import extract
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # Public name -> the module that has it. `edgevit.export.export` stays in its package, as torch's does.
 _HOMES = {
+    "EmitOptions": "edgevit.runtime.emit",
     "EdgevitError": "edgevit.errors",
     "PlanOptions": "edgevit.planning.plans",
     "Program": "edgevit.graph.program",
@@ -45,6 +47,7 @@ _HOMES = {
     "devices": "edgevit.profiles",
     "doctor": "edgevit.diagnosis",
     "elastic": "edgevit.submodels.elastic",
+    "emit": "edgevit.runtime.emit",
     "evaluate": "edgevit.export.evaluate",
     "extract": "edgevit.submodels.extraction",
     "find_cuts": "edgevit.graph.cutting",
@@ -66,6 +69,7 @@ _HOMES = {
 
 __all__ = [
     "EdgevitError",
+    "EmitOptions",
     "PlanOptions",
     "Program",
     "RunOptions",
@@ -75,6 +79,7 @@ __all__ = [
     "devices",
     "doctor",
     "elastic",
+    "emit",
     "evaluate",
     "extract",
     "find_cuts",

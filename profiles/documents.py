@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from edgevit.errors import EdgevitError, closest
-from edgevit.files import existing_file
+from edgevit.files import existing_file, staged_file
 
 Loc = tuple[int | str, ...]
 
@@ -163,6 +163,18 @@ def read_located(path: Path, model: type[M], document: Document) -> Located[M]:
     except ValidationError as error:
         loc, problem = first_problem(error)
         raise EdgevitError(f"{_at(path, lines, loc)}: {dotted(loc)}: {problem}") from error
+
+
+def write_document(path: Path, version: int, value: BaseModel) -> None:
+    """Write a file that `read_document` reads, whole or not at all; what is as by default is left out.
+
+    Raises:
+        EdgevitError: when it cannot be written.
+    """
+    data = value.model_dump(mode="json", exclude_defaults=True)
+    text = yaml.dump({"version": version, **data}, sort_keys=False, width=110, allow_unicode=True)
+    with staged_file(path) as staged:
+        staged.write_text(text, encoding="utf-8")
 
 
 def first_problem(error: ValidationError) -> tuple[Loc, str]:

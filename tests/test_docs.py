@@ -160,6 +160,9 @@ def test_doctests():
         "edgevit.report.compression",
         "edgevit.report.figures",
         "edgevit.report.pages",
+        "edgevit.runtime.emit.kserve",
+        "edgevit.runtime.emit.pbtxt",
+        "edgevit.runtime.watching",
     ):
         result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
         failed, attempted = failed + result.failed, attempted + result.attempted

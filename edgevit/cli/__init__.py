@@ -22,7 +22,7 @@ from edgevit.files import abandon_staged, resumable
 _COMMANDS = (
     *("deploy", "capture", "inspect", "prune", "split-classes"),
     *("elastic", "train-nested", "compress", "plan", "simulate"),
-    *("run", "serve", "worker", "keys"),
+    *("run", "serve", "top", "worker", "stage", "keys"),
     *("export", "verify", "evaluate", "profile", "devices", "doctor"),
 )
 

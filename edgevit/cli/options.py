@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -260,6 +261,22 @@ def amount_of(option: str, text: str) -> int:
     if amount < 1:
         raise click.UsageError(f"--{option} {text}: is no amount; write 0.4G, 300M or 3MB")
     return amount
+
+
+def yaml_output(option: str, text: str, *, force: bool) -> Path:
+    """Where a YAML file is to be written.
+
+    Raises:
+        UsageError: when its name does not end as YAML's do.
+        EdgevitError: when something is in the way.
+    """
+    from edgevit.files import check_output
+
+    path = Path(text)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise click.UsageError(f"--{option} {path}: is written as YAML; end its name in .yaml")
+    check_output(path, force=force)
+    return path
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)")

@@ -17,7 +17,23 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-@click.command(short_help="Which device runs what: the best plan, with a proof, for several devices.")
+class _Planning(click.Command):
+    """Plans, and with `emit` as its first word, writes the files of a plan."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """That of the command that is meant."""
+        if args[:1] == ["emit"]:
+            from edgevit.cli.emit import command as emit
+
+            return emit.make_context(f"{info_name} emit", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(
+    cls=_Planning, short_help="Which device runs what: the best plan, with a proof, for several devices."
+)
 @click.argument("source", metavar="[X.pt2|MANIFEST]", required=False)
 @click.option("--devices", metavar="FILE", help="YAML of devices, how they are connected, and their roles.")
 @click.option("--local", type=int, metavar="N", help="Plan for N worker processes on this machine instead.")
@@ -40,6 +56,11 @@ _SHOWN = 20
 )
 @click.option(
     "--costs", metavar="FILE", help="Measured seconds of each segment on each device (YAML or CSV)."
+)
+@click.option(
+    "--from-run",
+    metavar="FILE",
+    help="Plan by the times and lines that `edgevit run --save` measured of this model.",
 )
 @click.option("--max-memory", metavar="BYTES", help="That no device may exceed, such as 500MB.")
 @click.option(
@@ -74,21 +95,26 @@ def command(
     quiet: bool,
     **choices: Any,
 ) -> None:
-    """Plan a Program as a pipeline, as replicas or on one device; a split's parts as an ensemble as well."""
+    """Plan a Program as a pipeline, as replicas or on one device; a split's parts as an ensemble as well.
+
+    `edgevit plan emit PLAN.yaml --for kserve|triton|compose|systemd` writes a plan as files for these.
+    """
     output.prepare(as_json=as_json, quiet=quiet)
+    from edgevit.cli.replanned import print_changes
     from edgevit.files import check_output
     from edgevit.planning import plans
 
-    path = None if output_file is None else Path(output_file)
-    if path is not None and path.suffix not in {".yaml", ".yml"}:
-        raise click.UsageError(f"--output {path}: a plan is YAML; end its name in .yaml")
+    path = None if output_file is None else options.yaml_output("output", output_file, force=force)
     if path is not None:
-        check_output(path, force=force)
         check_output(path.with_suffix(".html"), force=force)
     said = _options(**choices)
     if pipeedge is not None:
         if source is not None or devices is not None or local is not None:
             raise click.UsageError("--pipeedge says model and devices: give neither beside it")
+        if said.from_run is not None:
+            raise click.UsageError(
+                "--from-run is of a plan that ran; what --pipeedge describes cannot be run"
+            )
         plan = plans.plan_pipeedge(pipeedge, model=model, batch=batch, options=said)
     elif source is None:
         raise click.UsageError("give a Program (.pt2), a split's manifest.json, or --pipeedge DIR")
@@ -101,13 +127,22 @@ def command(
         output.print_json({"bottleneck_s": plan.plan.bottleneck_seconds, **data})
         return
     print_plan(plan)
+    if said.from_run is not None:
+        print_changes(plan, said.from_run)
     if path is not None:
         click.echo(f"{output.TICK} {path}, {path.with_suffix('.html').name}")
         click.echo(f"next: edgevit simulate {path} --requests 1000")
 
 
 def _options(
-    *, objective: Any, mode: Any, costs: str | None, max_memory: str | None, wire: str, top: int
+    *,
+    objective: Any,
+    mode: Any,
+    costs: str | None,
+    from_run: str | None,
+    max_memory: str | None,
+    wire: str,
+    top: int,
 ) -> Any:
     from edgevit.planning.plans import PlanOptions
 
@@ -118,6 +153,7 @@ def _options(
         wires=tuple(wire.split(",")),
         mode=mode,
         costs=None if costs is None else Path(costs),
+        from_run=None if from_run is None else Path(from_run),
     )
 
 

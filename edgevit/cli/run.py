@@ -33,6 +33,12 @@ _WARM_UP = 4
 @options.placing
 @click.option("--deadline", type=float, metavar="SECONDS", help="That one answer may take.  [default: none]")
 @options.on_bad_image
+@click.option(
+    "--save",
+    metavar="FILE",
+    help="Write what was measured (YAML), for `edgevit plan --from-run`; lines are measured for it.",
+)
+@options.force
 @options.reporting
 def command(
     *,
@@ -41,6 +47,8 @@ def command(
     noise: int | None,
     deadline: float | None,
     on_bad_image: str,
+    save: str | None,
+    force: bool,
     as_json: bool,
     quiet: bool,
     **placing: Any,
@@ -51,7 +59,9 @@ def command(
         raise click.UsageError("give either --data DIR or --noise N")
     if deadline is not None and not 0 < deadline < math.inf:
         raise click.UsageError(f"--deadline {deadline}: must be above 0 seconds and finite")
+    saved = None if save is None else options.yaml_output("save", save, force=force)
     print_log(logging.WARNING, "%(message)s")
+    from edgevit.runtime.record import record
     from edgevit.runtime.running import run_images, running
 
     with running(plan, run_options(**placing)) as coordinator:
@@ -59,10 +69,16 @@ def command(
         run_images(coordinator, images.some(_WARM_UP), _WARM_UP)
         result = run_images(coordinator, images, len(images), deadline=deadline or math.inf)
         accuracy = images.accuracy(next(iter(result.outputs.values())))
+        if saved is not None:
+            record(coordinator, result, Path(plan)).write(saved)
+        origin = coordinator.model.origin
     if as_json:
         output.print_json(_summary(result, accuracy))
         return
     print_run(result, accuracy)
+    if saved is not None:
+        click.echo(f"{output.TICK} {saved}")
+        click.echo(f"next: edgevit plan {origin} --devices CLUSTER.yaml --from-run {saved} -o NEXT.yaml")
 
 
 def run_options(

@@ -54,9 +54,10 @@ def command(
 ) -> None:
     """Run PLAN and answer clients over HTTP, and gRPC, until interrupted."""
     print_log(logging.WARNING, "%(asctime)s %(message)s")
+    from edgevit.runtime.doors import DoorOptions
     from edgevit.runtime.running import running
     from edgevit.runtime.service import ServiceOptions
-    from edgevit.runtime.serving import DoorOptions, serve
+    from edgevit.runtime.serving import serve
 
     most_bytes = options.amount_of("max-request", max_request)
     limit = math.inf if rate is None else rate

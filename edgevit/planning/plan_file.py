@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from edgevit.errors import EdgevitError, closest
-from edgevit.files import staged_file
 from edgevit.planning.cluster_file import Amount, Index, Positive
 from edgevit.planning.modes import Mode
 from edgevit.planning.problem import Objective
-from edgevit.profiles.documents import Document, Strict, Text, fault, read_document
+from edgevit.profiles.documents import Document, Strict, Text, fault, read_document, write_document
 from edgevit.profiles.schema import Format
 
 # Thousands of devices with a line or two each.
@@ -237,10 +235,7 @@ class PlanFile(Strict):
         Raises:
             EdgevitError: when it cannot be written.
         """
-        data = self.model_dump(mode="json", exclude_defaults=True)
-        text = yaml.dump({"version": self.version, **data}, sort_keys=False, width=110, allow_unicode=True)
-        with staged_file(path) as staged:
-            staged.write_text(text, encoding="utf-8")
+        write_document(path, self.version, self)
 
     @classmethod
     def read(cls, path: str | Path) -> PlanFile:

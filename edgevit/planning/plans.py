@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevit.errors import EdgevitError, closest
+from edgevit.planning import measured
 from edgevit.planning.cluster import Cluster, read_cluster
 from edgevit.planning.modes import MODES, Mode, Work
 from edgevit.planning.pipeedge import BATCH, read_pipeedge
 from edgevit.planning.plan_document import Artefacts, document
 from edgevit.planning.plan_file import PlanFile
 from edgevit.planning.planner import make_plan
-from edgevit.planning.problem import OBJECTIVES, WIRE_BYTES, Ensemble, Objective
-from edgevit.planning.timings import problem_of, read_timings
+from edgevit.planning.problem import OBJECTIVES, WIRE_BYTES, Ensemble, Objective, Problem
+from edgevit.planning.run_file import RunFile
+from edgevit.planning.timings import Timings, problem_of, read_timings
+from edgevit.profiles.documents import Located
 from edgevit.profiles.schema import Format
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ class PlanOptions:
         wires: precisions in which activations may be sent; "fp32" is as they are.
         mode: the only mode that may be chosen; None for the best of all.
         costs: table of measured times; see `edgevit.planning.timings`.
+        from_run: run file whose measured times and lines stand in place of those that were planned by; see
+            `edgevit.planning.measured`.
     """
 
     objective: Objective = "throughput"
@@ -43,6 +48,7 @@ class PlanOptions:
     wires: tuple[str, ...] = ("fp32",)
     mode: Mode | None = None
     costs: Path | None = None
+    from_run: Path | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -118,7 +124,38 @@ def plan(
     chain = chain_of(program, options.wires)
     timings = None if options.costs is None else read_timings(options.costs, len(chain.segments))
     problem, notes = problem_of(cluster, chain, timings, options.max_memory)
+    if options.from_run is not None:
+        run = measured.read_run(options.from_run, path)
+        measurements = measured.measurements_of(run, problem)
+        problem, notes = _corrected(cluster, run, problem, options, measurements=measurements)
     return _document(_Drafted(Work(problem), str(path), _formats(cluster), notes), options, cluster)
+
+
+def _corrected(
+    cluster: Cluster,
+    run: Located[RunFile],
+    problem: Problem,
+    options: PlanOptions,
+    *,
+    measurements: Sequence[measured.Measurement] = (),
+    ratios: Mapping[str, float] | None = None,
+) -> tuple[Problem, tuple[str, ...]]:
+    """A problem with the times and lines of a run, and notes of what in it was not measured.
+
+    Args:
+        cluster: as its file has it.
+        run: what was measured.
+        problem: by which was planned.
+        options: what may be said about the plan.
+        measurements: of the problem's segments.
+        ratios: of measured to planned times, by host; None for those of the measurements.
+    """
+    own = measured.ratios_of(problem, measurements) if ratios is None else ratios
+    known = measured.ratios_of_cluster(cluster, own)
+    times = Timings(measured.corrected_times(problem, measurements, known), run.path.name)
+    lines = measured.corrected_lines(cluster, run)
+    corrected, notes = problem_of(lines, problem.chain, times, options.max_memory)
+    return corrected, (*notes, *measured.notes_of(cluster, run, known))
 
 
 def _cluster(devices: str | Path | None, local: int | None, program: Program) -> Cluster:
@@ -145,6 +182,14 @@ def _plan_split(
     whole, parts = chains_of_split(folder, manifest)
     problem, notes = problem_of(cluster, whole, None, options.max_memory)
     of_parts, _ = problem_of(cluster, parts, None, options.max_memory)
+    if options.from_run is not None:
+        run = measured.read_run(options.from_run, folder / MANIFEST)
+        names = [part.name for part in manifest.parts]
+        measurements = measured.measurements_of(run, of_parts, names)
+        # Nobody ran the whole: devices are as wrong about it as about the parts.
+        ratios = measured.ratios_of(of_parts, measurements)
+        problem, notes = _corrected(cluster, run, problem, options, ratios=ratios)
+        of_parts, _ = _corrected(cluster, run, of_parts, options, measurements=measurements)
     ensemble = Ensemble(
         of_parts, tuple(float(part.bytes_sent) for part in manifest.parts), _fusion(cluster, manifest)
     )

@@ -152,10 +152,21 @@ class Coordinator:
         """What runs now."""
         return self._orders
 
+    @property
+    def unanswered(self) -> int:
+        """Requests that are on their way."""
+        return len(self._ledger)
+
     def statuses(self) -> dict[str, Status | None]:
         """What each device that has something to do has done."""
         orders = self._orders
         return {} if orders is None else self._fleet.statuses(orders.layout.devices)
+
+    def lines(self) -> dict[str, float | None]:
+        """Bytes in a second to each device that has something to do, measured now, one after the other."""
+        orders = self._orders
+        devices = () if orders is None else orders.layout.devices
+        return {device: self._fleet.bytes_per_second(device) for device in devices}
 
     def submit(
         self, inputs: Tensors, *, deadline: float = math.inf, wait: float | None = None

@@ -33,13 +33,16 @@ class Orders:
         session: of the coordinator.
         deployment: its name.
         generation: of the assignments.
-        layout: the lanes.
+        entry: the plan that they carry out.
+        layout: its lanes.
     """
 
-    def __init__(self, session: zenoh.Session, deployment: str, generation: int, layout: Layout) -> None:
+    def __init__(
+        self, session: zenoh.Session, deployment: str, generation: int, entry: PlanEntry, layout: Layout
+    ) -> None:
         import zenoh
 
-        self.generation, self.layout = generation, layout
+        self.generation, self.entry, self.layout = generation, entry, layout
         entrances = dict.fromkeys(lane.steps[0].device for lane in layout.lanes)
         self._publishers = {
             device: session.declare_publisher(
@@ -139,7 +142,7 @@ class Deployment:
             {device: replace(each, keep=self._keep(device)) for device, each in assignments.items()},
             _ASSIGN_SECONDS,
         )
-        orders = Orders(self._session, self._name, generation, layout)
+        orders = Orders(self._session, self._name, generation, entry, layout)
         self._orders.append(orders)
         self._meet(orders)
         return orders

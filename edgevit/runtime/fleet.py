@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     import zenoh
 
 _ASK_SECONDS = 2.0
+# A line is measured by the fewest bytes that take it so long, or by so many at most.
+_FIRST_BYTES, _MOST_BYTES, _LONG_ENOUGH = 1 << 16, 1 << 24, 0.02
+_TRIES, _LINE_SECONDS = 3, 20.0
 
 
 class Fleet:
@@ -81,6 +85,29 @@ class Fleet:
         """What workers have done; None for one that does not say."""
         with ThreadPoolExecutor(len(names) or 1) as pool:
             return dict(zip(names, pool.map(self._status, names), strict=True))
+
+    def bytes_per_second(self, name: str) -> float | None:
+        """How fast bytes get to a worker, by what a question takes longer with them than without.
+
+        Measured now, on top of whatever else is on the way; None where the worker does not answer.
+        """
+        size = _FIRST_BYTES
+        try:
+            while True:
+                seconds = self._quickest(name, bytes(size)) - self._quickest(name, b"")
+                if seconds >= _LONG_ENOUGH or size >= _MOST_BYTES:
+                    return size / seconds if seconds > 0 else None
+                size *= 4
+        except EdgevitError:
+            return None
+
+    def _quickest(self, name: str, payload: bytes) -> float:
+        return min(self._timed(name, payload) for _ in range(_TRIES))
+
+    def _timed(self, name: str, payload: bytes) -> float:
+        started = time.perf_counter()
+        self._ask(name, "status", payload, _LINE_SECONDS)
+        return time.perf_counter() - started
 
     def _status(self, name: str) -> Status | None:
         try:

@@ -11,6 +11,11 @@ from edgevit.runtime.messages import Artefact, Assignment, Task
 ENTRY = "entry"
 
 
+def step_key(lane: int, index: int) -> str:
+    """What a step is called among the tasks of its worker."""
+    return f"stage-{lane}-{index}"
+
+
 @dataclass(frozen=True)
 class Piece:
     """A file that is made of a model, and the tensors that it takes and gives.
@@ -93,11 +98,11 @@ class Layout:
         for place, lane in enumerate(self.lanes):
             for index, step in enumerate(lane.steps):
                 following = lane.steps[index + 1] if index + 1 < len(lane.steps) else None
-                to = ("", "") if following is None else (following.device, f"stage-{place}-{index + 1}")
+                to = ("", "") if following is None else (following.device, step_key(place, index + 1))
                 tasks[step.device].append(
                     Task(
-                        key=f"stage-{place}-{index}",
-                        topic=ENTRY if index == 0 else f"stage-{place}-{index}",
+                        key=step_key(place, index),
+                        topic=ENTRY if index == 0 else step_key(place, index),
                         lane=lane.number,
                         artefact=step.piece.artefact,
                         takes=step.piece.takes,

@@ -164,6 +164,7 @@ class TaskStatus:
         ready: whether whoever takes what it sends can be reached.
         runs: requests that it ran.
         seconds: of computing, in all.
+        p50: seconds of computing, the median of the last runs.
         waited: seconds that requests spent in its queue, in all.
         received: bytes.
         sent: bytes.
@@ -175,6 +176,7 @@ class TaskStatus:
     ready: bool
     runs: int
     seconds: float
+    p50: float
     waited: float
     received: int
     sent: int

@@ -26,11 +26,21 @@ Gathered = Mapping[int, Mapping[str, Array]]
 
 
 class Model(Protocol):
-    """What is run."""
+    """What is run.
+
+    Attributes:
+        card: of the whole.
+        shape: of one item.
+        outputs: sizes behind the batch, by name.
+        origin: file of the Program, or manifest of the split.
+        sha256: of that file.
+    """
 
     card: Card
     shape: tuple[int, ...]
     outputs: dict[str, tuple[int, ...]]
+    origin: Path
+    sha256: str
 
     def layout(self, entry: PlanEntry) -> Layout:
         """The lanes of a plan, its pieces exported."""
@@ -53,13 +63,10 @@ def open_model(plan: PlanFile, origin: Path, folder: Path) -> Model:
     if origin.name == MANIFEST or origin.is_dir():
         directory = origin if origin.is_dir() else origin.parent
         split = read_split(directory)
-        return EnsembleModel(
-            plan, split, Workshop(folder, sha256_of(directory / MANIFEST), plan.items), origin
-        )
-    workshop = Workshop(folder, sha256_of(origin), plan.items) if origin.is_file() else None
+        manifest = directory / MANIFEST
+        return EnsembleModel(plan, split, Workshop(folder, sha256_of(manifest), plan.items), manifest)
     program = Program.load(origin)
-    assert workshop is not None  # noqa: S101 - Program.load has refused a missing file
-    return ChainModel(plan, program, workshop, origin)
+    return ChainModel(plan, program, Workshop(folder, sha256_of(origin), plan.items), origin)
 
 
 class ChainModel:
@@ -69,7 +76,7 @@ class ChainModel:
         plan: that it is run by.
         program: what is run.
         workshop: that makes its pieces.
-        origin: its file, for errors.
+        origin: its file.
 
     Raises:
         EdgevitError: when it has other cuts than those that were planned.
@@ -80,6 +87,7 @@ class ChainModel:
         self.shape = (plan.items, *_sizes(program.input_shape))
         names, shapes = program.card.outputs, program.output_shapes
         self.outputs = {name: _sizes(shape) for name, shape in zip(names, shapes, strict=True)}
+        self.origin, self.sha256 = origin, workshop.model
         self._program, self._workshop = program, workshop
         # A plan for one device needs no cuts to be run; that of any other names them.
         self._cuts: tuple[Cut, ...] = find_cuts(program).cuts
@@ -139,7 +147,7 @@ class EnsembleModel:
         plan: that it is run by.
         split: its parts and fusion.
         workshop: that makes its pieces.
-        origin: of the split, for errors.
+        origin: the split's manifest.
     """
 
     def __init__(self, plan: PlanFile, split: Split, workshop: Workshop, origin: Path) -> None:
@@ -149,7 +157,9 @@ class EnsembleModel:
         )
         self.shape = (plan.items, *_sizes(first.input_shape))
         self.outputs: dict[str, tuple[int, ...]] = {first.card.outputs[0]: (split.manifest.classes,)}
-        self._split, self._workshop, self._origin = split, workshop, origin
+        self.origin, self.sha256 = origin, workshop.model
+        self.fusion = split.fusion
+        self._split, self._workshop = split, workshop
         self._numbers = {part.name: place for place, part in enumerate(split.manifest.parts)}
 
     def layout(self, entry: PlanEntry) -> Layout:
@@ -161,13 +171,13 @@ class EnsembleModel:
         lanes = [self._lane(task, name) for task in entry.tasks for name in task.parts or ()]
         if not lanes:
             raise EdgevitError(
-                f"plan: {self._origin} is a split; only its parts can be run: plan with --mode ensemble"
+                f"plan: {self.origin} is a split; only its parts can be run: plan with --mode ensemble"
             )
         return Layout(every=True, lanes=tuple(lanes))
 
     def _lane(self, task: TaskEntry, name: str) -> Lane:
         if name not in self._numbers:
-            raise EdgevitError(f"plan: {self._origin} has no part {name!r}; plan it again")
+            raise EdgevitError(f"plan: {self.origin} has no part {name!r}; plan it again")
         number = self._numbers[name]
         piece = self._workshop.piece(name, task.format, task.precision, lambda: self._split.parts[number])
         return Lane(number, 1.0, (Step(task.device, piece, piece.gives[-1:]),))
@@ -178,7 +188,7 @@ class EnsembleModel:
             torch.from_numpy(np.array(next(iter(gathered[number].values())))) if number in gathered else None
             for number in range(len(self._numbers))
         ]
-        logits: Array = self._split.fusion.predict(features).numpy()
+        logits: Array = self.fusion.predict(features).numpy()
         return {self.card.outputs[0]: logits}
 
 

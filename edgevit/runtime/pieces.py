@@ -22,7 +22,7 @@ class Workshop:
     """
 
     def __init__(self, folder: Path, model: str, items: int) -> None:
-        self._folder, self._model, self._items = folder, model, items
+        self._folder, self.model, self._items = folder, model, items
         self._made: dict[str, Piece] = {}
 
     def piece(self, name: str, format_: str, precision: str, make: Callable[[], Program]) -> Piece:
@@ -42,7 +42,7 @@ class Workshop:
             raise EdgevitError(
                 f"format {format_}: workers run {' and '.join(FORMATS)}; plan for one of these"
             )
-        key = f"{self._model[:16]}-{name}-{format_}-{precision}-{self._items}"
+        key = f"{self.model[:16]}-{name}-{format_}-{precision}-{self._items}"
         if key not in self._made:
             self._made[key] = self._found(key, format_, precision, make)
         return self._made[key]

@@ -21,6 +21,7 @@ from edgevit.runtime.ledger import Answer
 from edgevit.runtime.local import local_workers
 from edgevit.runtime.messages import check_name
 from edgevit.runtime.models import Model, open_model
+from edgevit.runtime.planned import planned_steps
 from edgevit.runtime.survivors import spare_plans
 from edgevit.runtime.transport import Links
 from edgevit.runtime.wire import Array
@@ -58,7 +59,8 @@ class StepReport:
         task: what it did.
         runs: how often.
         seconds: of computing, measured.
-        planned: seconds of all that it does; None where the plan that runs says nothing of it.
+        p50: seconds of computing, the median of the last runs.
+        planned: seconds of computing; None where the plan says it of several parts together.
         waited: seconds in its queue.
         received: bytes.
         sent: bytes.
@@ -68,6 +70,7 @@ class StepReport:
     task: str
     runs: int
     seconds: float
+    p50: float
     planned: float | None
     waited: float
     received: float
@@ -128,9 +131,9 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
     for device in plan.devices:
         # A name is a part of the keys under which a worker is reached.
         check_name(device.name, f"{path}: device")
-    origin = _origin(plan, path, options.model)
-    model = open_model(plan, origin, options.pieces or path.with_suffix(".pieces"))
-    spares = _exported(plan, model, spares=options.spares)
+    origin = origin_of(plan, path, options.model)
+    model = open_model(plan, origin, options.pieces or pieces_of(path))
+    spares = exported(plan, model, spares=options.spares)
     with contextlib.ExitStack() as stack:
         links = options.links
         if options.local:
@@ -145,8 +148,22 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
         yield coordinator
 
 
-def _origin(plan: PlanFile, path: Path, given: Path | None) -> Path:
-    """Where the model is: as given, as the plan says, or beside the plan."""
+def pieces_of(plan: Path) -> Path:
+    """Folder that the stages of a plan file are exported to."""
+    return plan.with_suffix(".pieces")
+
+
+def origin_of(plan: PlanFile, path: Path, given: Path | None) -> Path:
+    """Where the model of a plan is: as given, as the plan says, or beside the plan.
+
+    Args:
+        plan: what the file says.
+        path: of the file.
+        given: where the model is said to be; None where nothing was said.
+
+    Raises:
+        EdgevitError: when it is nowhere.
+    """
     if given is not None:
         return given
     named = Path(plan.model)
@@ -157,8 +174,8 @@ def _origin(plan: PlanFile, path: Path, given: Path | None) -> Path:
     raise EdgevitError(f"{path}: its model {plan.model} is not there; say where it is with --model")
 
 
-def _exported(plan: PlanFile, model: Model, *, spares: bool) -> list[Layout]:
-    """Layouts of other plans than the best; the files of all are exported."""
+def exported(plan: PlanFile, model: Model, *, spares: bool) -> list[Layout]:
+    """Layouts of other plans than the best, if they are wanted; the files of all are exported."""
     entries = [plan.plan, *(spare_plans(plan) if spares else ())]
     return [model.layout(entry) for entry in entries][1:]
 
@@ -233,7 +250,8 @@ def _result(coordinator: Coordinator, answers: Sequence[Answer], seconds: float)
 
 
 def _steps(coordinator: Coordinator) -> Iterator[StepReport]:
-    planned = {task.device: task.seconds for task in coordinator.plan.plan.tasks}
+    orders = coordinator.running
+    planned = {} if orders is None else planned_steps(orders.entry)
     for device, status in coordinator.statuses().items():
         for task in () if status is None else status.tasks:
             runs = max(1, task.runs)
@@ -242,7 +260,8 @@ def _steps(coordinator: Coordinator) -> Iterator[StepReport]:
                 task=task.key,
                 runs=task.runs,
                 seconds=task.seconds / runs,
-                planned=planned.get(device) if coordinator.switches == 0 else None,
+                p50=task.p50,
+                planned=planned[task.key].seconds if task.key in planned else None,
                 waited=task.waited / runs,
                 received=task.received / runs,
                 sent=task.sent / runs,

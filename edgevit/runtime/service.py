@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.card import Card
+from edgevit.planning.plan_file import PlanEntry, PlanFile
 from edgevit.runtime.coordinator import Coordinator
 from edgevit.runtime.ledger import Answer
-from edgevit.runtime.metrics import write_metrics
+from edgevit.runtime.metrics import Sample, samples_of, write_metrics
+from edgevit.runtime.planned import planned_steps
 from edgevit.runtime.protocol import RequestError, Served, TensorSpec
 from edgevit.runtime.wire import Array
+
+# Requests whose quantiles are told.
+_RECENT = 1024
 
 
 class BusyError(EdgevitError):
@@ -95,6 +102,8 @@ class Service:
         self._places = asyncio.Semaphore(coordinator.in_flight)
         self._bucket = Bucket(options.rate)
         self._waiting = 0
+        # Seconds of the last requests.
+        self._recent: deque[float] = deque(maxlen=_RECENT)
         self._outcomes = dict.fromkeys(("answered", "degraded", "busy", "failed"), 0)
 
     @property
@@ -118,7 +127,8 @@ class Service:
             raise RequestError(f"{len(images)} images: the plan takes {self._items} at a time")
         count = len(images) // self._items
         self._check_busy(len(images), count)
-        until = time.monotonic() + (timeout or self.options.deadline)
+        started = time.monotonic()
+        until = started + (timeout or self.options.deadline)
         self._waiting += count
         try:
             items = np.split(images, count)
@@ -128,6 +138,7 @@ class Service:
             raise
         finally:
             self._waiting -= count
+        self._recent.append(time.monotonic() - started)
         self._outcomes["degraded" if any(answer.degraded for answer in answers) else "answered"] += 1
         outputs = {
             name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs
@@ -146,15 +157,27 @@ class Service:
 
     def metrics(self) -> str:
         """Counts so far in the text format of Prometheus; asks every device, so it takes a moment."""
-        return write_metrics(
-            {
-                "edgevit_ready": float(self.ready),
-                "edgevit_waiting_items": float(self._waiting),
-                "edgevit_plan_changes_total": float(self._coordinator.switches),
-            },
-            self._outcomes,
-            self._coordinator.statuses(),
-        )
+        orders = self._coordinator.running
+        steps = {} if orders is None else planned_steps(orders.entry)
+        planned = {key: step.seconds for key, step in steps.items()}
+        return write_metrics([*self._samples(), *samples_of(self._coordinator.statuses(), planned)])
+
+    def _samples(self) -> Iterator[Sample]:
+        yield Sample("edgevit_model_info", {"model": self.served.name}, 1.0)
+        yield Sample("edgevit_ready", {}, float(self.ready))
+        yield Sample("edgevit_waiting_items", {}, float(self._waiting))
+        yield Sample("edgevit_unanswered_items", {}, float(self._coordinator.unanswered))
+        yield Sample("edgevit_plan_changes_total", {}, float(self._coordinator.switches))
+        for name, count in self._outcomes.items():
+            yield Sample("edgevit_requests_total", {"outcome": name}, float(count))
+        recent = list(self._recent)
+        for share in (0.5, 0.9, 0.99) if recent else ():
+            yield Sample(
+                "edgevit_request_seconds", {"quantile": f"{share:g}"}, float(np.quantile(recent, share))
+            )
+        orders = self._coordinator.running
+        if orders is not None:
+            yield from _of_plan(self._coordinator.plan, orders.entry)
 
     async def _one(self, item: Array, until: float) -> Answer:
         async with self._places:
@@ -163,6 +186,16 @@ class Service:
                 raise EdgevitError("no place came free within the deadline")
             asked = self._coordinator.submit({self.served.input.name: item}, deadline=left, wait=1.0)
             return await asyncio.wrap_future(asked)
+
+
+def _of_plan(plan: PlanFile, entry: PlanEntry) -> Iterator[Sample]:
+    """Which plan of the file is carried out, and what it promises."""
+    devices = ",".join(dict.fromkeys(task.device for task in entry.tasks))
+    best = "yes" if entry is plan.plan else "no"
+    yield Sample("edgevit_plan_info", {"mode": entry.mode, "devices": devices, "best": best}, 1.0)
+    if entry.bottleneck_seconds:
+        yield Sample("edgevit_planned_items_per_second", {}, 1 / entry.bottleneck_seconds)
+    yield Sample("edgevit_planned_latency_seconds", {}, entry.latency_seconds)
 
 
 def _served(coordinator: Coordinator, options: ServiceOptions) -> Served:

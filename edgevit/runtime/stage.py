@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import queue
+import statistics
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("edgevit.worker")
 
+# Runs of which the median is told.
+_RECENT = 256
+
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -50,6 +55,12 @@ class _Counts:
     received: int = 0
     sent: int = 0
     refused: int = 0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    @property
+    def p50(self) -> float:
+        """Seconds of computing, the median of the last runs; 0 before the first."""
+        return statistics.median(list(self.recent) or [0.0])
 
 
 class Stage:
@@ -111,6 +122,7 @@ class Stage:
             ready=bool(self._next.matching_status),
             runs=counts.runs,
             seconds=counts.seconds,
+            p50=counts.p50,
             waited=counts.waited,
             received=counts.received,
             sent=counts.sent,
@@ -164,6 +176,7 @@ class Stage:
         data = encode(Tensors(envelope, made))
         self._counts.runs += 1
         self._counts.seconds += seconds
+        self._counts.recent.append(seconds)
         self._counts.sent += len(data)
         if not self._closed:
             self._next.put(data)

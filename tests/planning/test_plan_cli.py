@@ -8,9 +8,11 @@ import pytest
 
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
+from edgevit.files import sha256_of
 from edgevit.planning.plan_file import PlanFile
 from edgevit.planning.plans import PlanOptions, plan
 from edgevit.pruning import split
+from tests.planning.runs import measured, run_file
 
 CLUSTER = """\
 version: 1
@@ -118,6 +120,29 @@ def test_a_folder_of_a_split_is_as_good_as_its_manifest(manifest, cluster):
     )
 
 
+def test_a_split_is_planned_again_from_what_its_parts_took(manifest, cluster, tmp_path, capsys):
+    options = PlanOptions(objective="latency", mode="ensemble")
+    before = plan(manifest, devices=cluster, options=options)
+    tasks = [
+        measured(each, 10 * each.seconds / len(each.parts), part=part)
+        for each in before.plan.tasks
+        for part in each.parts
+    ]
+    path = tmp_path / "run.yaml"
+    run_file(tasks, sha256_of(manifest)).write(path)
+    words = ["plan", str(manifest.parent), "--devices", str(cluster), "--mode", "ensemble"]
+    assert (
+        run([*words, "--objective", "latency", "--from-run", str(path), "-o", str(tmp_path / "p.yaml")]) == 0
+    )
+    printed = out(capsys)
+    after = PlanFile.read(tmp_path / "p.yaml")
+    for each in before.plan.tasks:
+        assert f"{each.device} x 10" in printed
+    # Those that ran the parts are ten times slower with the whole as well.
+    whole = {each.mode: each.bottleneck_seconds for each in after.comparison}
+    assert whole["single"] > 1.5 * {e.mode: e.bottleneck_seconds for e in before.comparison}["single"]
+
+
 def test_parts_of_a_split_are_not_pinned(manifest, cluster):
     cluster.write_text(CLUSTER.replace("answer: a}", "answer: a, pinned: [{device: a, first: 0, last: 0}]}"))
     with pytest.raises(
@@ -174,7 +199,10 @@ def test_pins_that_no_plan_meets_are_refused_with_their_line(tiny_program, clust
         ),
         (["x.pt2", "--pipeedge", "DIR"], "--pipeedge says model and devices"),
         (["--pipeedge", "nowhere"], "nowhere is no folder"),
-        (["--pipeedge", "DIR", "-o", "plan.txt"], "--output plan.txt: a plan is YAML"),
+        (
+            ["--pipeedge", "DIR", "-o", "plan.txt"],
+            "--output plan.txt: is written as YAML; end its name in .yaml",
+        ),
         (["--pipeedge", "DIR", "--mode", "pipelin"], "mode: 'pipelin'; did you mean \"pipeline\""),
         (["--pipeedge", "DIR", "--wire", "fp8"], "wire: 'fp8'; known: fp16, fp32, int8"),
         (["--pipeedge", "DIR", "--max-memory", "lots"], "--max-memory lots: is no amount"),
