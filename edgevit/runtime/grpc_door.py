@@ -11,14 +11,9 @@ import grpc
 from edgevit.errors import EdgevitError
 from edgevit.extras import version_of
 from edgevit.runtime.grpc_messages import MESSAGES, SERVICE
-from edgevit.runtime.protocol import (
-    RequestError,
-    TensorSpec,
-    Wanted,
-    check_output_name,
-    entry_of,
-    images_of,
-)
+from edgevit.runtime.infer_request import images_of
+from edgevit.runtime.infer_response import entry_of
+from edgevit.runtime.protocol import RequestError, TensorSpec, Wanted, check_output_name
 from edgevit.runtime.service import BusyError, Service
 
 _log = logging.getLogger("edgevit.serve")

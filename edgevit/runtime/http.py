@@ -15,7 +15,9 @@ from aiohttp import web
 from edgevit.errors import EdgevitError
 from edgevit.extras import version_of
 from edgevit.images import BadImageError, decode_bytes, prepare
-from edgevit.runtime.protocol import RequestError, classes_of, read_request, write_response
+from edgevit.runtime.infer_request import read_request
+from edgevit.runtime.infer_response import classes_of, write_response
+from edgevit.runtime.protocol import RequestError
 from edgevit.runtime.service import BusyError, Service
 from edgevit.runtime.wire import Array
 
