@@ -99,7 +99,7 @@ def test_what_a_killed_worker_had_is_answered_by_the_others_and_it_may_come_back
     assert set(asked.values()) == {1}
     assert len(asked) == 300
     assert "w-2" not in work.devices
-    assert len(work.coordinator._ledger) == 0
+    assert len(work.coordinator._dispatch.ledger) == 0
 
     work.workers.start("w-2")
     work.wait_for(["w-1", "w-2", "w-3"])

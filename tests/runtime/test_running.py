@@ -72,7 +72,7 @@ def test_what_a_runtime_refuses_is_said_to_who_asked_and_harms_nobody(work):
 
 
 def test_there_is_no_place_for_more_than_may_be_on_their_way(work):
-    work._events.put(lambda: __import__("time").sleep(0.5))
+    work._conductor.tell(lambda: __import__("time").sleep(0.5))
     asked = [work.submit({"image": image}, wait=0.01) for image in images(work.in_flight)]
     with pytest.raises(UnansweredError, match="on their way already"):
         work.submit({"image": images(1)[0]}, wait=0.01)
