@@ -89,7 +89,11 @@ class Coordinator:
         tell = self._conductor.tell
         identity, devices = secrets.token_hex(8), [device.name for device in plan.devices]
         self._session = transport.open_session(links, coordinator_rules(identity, devices))
-        self._subscriber = self._session.declare_subscriber(transport.answer_key(identity), self._sample)
+        # One for each: under a device's name only that device is heard.
+        self._subscribers = [
+            self._session.declare_subscriber(transport.answer_key(identity, device), self._sample)
+            for device in devices
+        ]
         self._token = self._session.liveliness().declare_token(transport.coordinator_key(identity))
         self._fleet = Fleet(self._session, devices, lambda: tell(self._reconsider))
         self._deployment = Deployment(self._session, identity, self._fleet, self.in_flight, spares)
@@ -114,6 +118,7 @@ class Coordinator:
         """Stop; requests without an answer fail."""
         self._conductor.close()
         self._deployment.close()
+        self._steering.close()
         self._fleet.close()
         self._session.close()
 
@@ -175,12 +180,13 @@ class Coordinator:
         return result
 
     def _sample(self, sample: zenoh.Sample) -> None:
-        self._conductor.tell(functools.partial(self._arrived, sample.payload.to_bytes()))
+        device = str(sample.key_expr).rpartition("/")[2]
+        self._conductor.tell(functools.partial(self._arrived, device, sample.payload.to_bytes()))
 
     # What follows runs in the conductor's thread alone, when all parts are there.
 
-    def _arrived(self, data: bytes) -> None:
-        self._dispatch.arrived(data)
+    def _arrived(self, device: str, data: bytes) -> None:
+        self._dispatch.arrived(device, data)
 
     def _reconsider(self) -> None:
         self._steering.reconsider()

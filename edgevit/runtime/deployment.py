@@ -14,7 +14,7 @@ from edgevit.planning.plan_file import PlanEntry
 from edgevit.runtime.fleet import Fleet
 from edgevit.runtime.lanes import ENTRY, Lane, Layout, Piece
 from edgevit.runtime.ledger import Ledger, Request
-from edgevit.runtime.messages import Announcement, Artefact, Assignment
+from edgevit.runtime.messages import COORDINATOR, Announcement, Artefact, Assignment
 from edgevit.runtime.models import Model
 from edgevit.runtime.transport import artefact_key, task_key
 
@@ -43,7 +43,7 @@ class Orders:
         entrances = dict.fromkeys(lane.steps[0].device for lane in layout.lanes)
         self._publishers = {
             device: session.declare_publisher(
-                task_key(deployment, generation, device, ENTRY),
+                task_key(deployment, generation, device, ENTRY, COORDINATOR),
                 congestion_control=zenoh.CongestionControl.BLOCK,
             )
             for device in entrances
@@ -53,7 +53,7 @@ class Orders:
     @property
     def seen(self) -> bool:
         """Whether all devices that get requests can be reached."""
-        return all(publisher.matching_status for publisher in self._publishers.values())
+        return all(publisher.matching_status.matching for publisher in self._publishers.values())
 
     def send(self, request: Request, data: bytes, ledger: Ledger) -> None:
         """Send a request where it has to go: along the lane that is most in arrears, or along all."""
@@ -96,22 +96,21 @@ class Deployment:
         self._spares = spares
         self._generation = 0
         self._pieces: dict[str, Piece] = {}
-        self._orders: list[Orders] = []
         self._queryable = session.declare_queryable(artefact_key(name, "*"), self._bytes_of)
 
     def close(self) -> None:
         """Give no files any more; workers rest when the coordinator's token has gone."""
         self._generation += 1
         self._queryable.undeclare()
-        for orders in self._orders:
-            orders.close()
 
     def is_latest(self, generation: int) -> bool:
         """Whether nothing else was ordered since."""
         return generation == self._generation
 
     def start(self, entry: PlanEntry, model: Model, done: Callable[[Orders | EdgevitError], None]) -> None:
-        """Bring a plan to its workers, in a thread that calls `done` at the end."""
+        """Bring a plan to its workers, in a thread that calls `done` at the end with orders, to be closed."""
+        import zenoh
+
         self._generation += 1
         generation = self._generation
 
@@ -122,8 +121,13 @@ class Deployment:
                 result: Orders | EdgevitError = self._deploy(entry, model, generation)
             except EdgevitError as error:
                 result = error
+            except zenoh.ZError as error:
+                # The session was closed meanwhile.
+                result = EdgevitError(str(error))
             if self.is_latest(generation):
                 done(result)
+            elif isinstance(result, Orders):
+                result.close()
 
         threading.Thread(target=deploy, name=f"deploy-{generation}", daemon=True).start()
 
@@ -140,8 +144,11 @@ class Deployment:
             _ASSIGN_SECONDS,
         )
         orders = Orders(self._session, self._name, generation, layout)
-        self._orders.append(orders)
-        self._meet(orders)
+        try:
+            self._meet(orders)
+        except EdgevitError:
+            orders.close()
+            raise
         return orders
 
     def _keep(self, device: str) -> tuple[Artefact, ...]:
@@ -159,6 +166,8 @@ class Deployment:
         """Wait until everyone sees whom it sends to."""
         until = time.monotonic() + _MEET_SECONDS
         while not (orders.seen and self._all_ready(orders)):
+            if not self.is_latest(orders.generation):
+                raise EdgevitError("another plan was ordered meanwhile")
             if time.monotonic() > until:
                 devices = ", ".join(orders.layout.devices)
                 raise EdgevitError(

@@ -57,6 +57,8 @@ class Dispatch:
         for request in self.ledger.waiting():
             now = time.monotonic()
             request.sent, request.attempts = now, request.attempts + 1
+            # Who has it from an earlier plan may still answer.
+            request.givers |= orders.layout.givers
             data = encode(Tensors(request.envelope(orders.generation, now), request.inputs))
             orders.send(request, data, self.ledger)
 
@@ -67,13 +69,13 @@ class Dispatch:
             self._finish_if_complete(request)
         self.send_waiting()
 
-    def arrived(self, data: bytes) -> None:
+    def arrived(self, device: str, data: bytes) -> None:
         """Take what a worker gave, or that it could not."""
         try:
             frame = decode(data)
         except FrameError as error:
             # The request is missed, looked for, and sent again.
-            _log.warning("an answer was dropped: %s", error)
+            _log.warning("an answer of %s was dropped: %s", device, error)
             return
         request = self.ledger.get(frame.envelope.request)
         if request is None:
@@ -83,8 +85,11 @@ class Dispatch:
             # Of a generation that is over: it has been sent again already.
             orders = self._steering.orders
             current = orders is not None and frame.envelope.generation == orders.generation
-            if current and self.ledger.fault(request, frame.reason):
+            if current and device in orders.layout.devices and self.ledger.fault(request, frame.reason):
                 self.send_waiting()
+            return
+        if (frame.envelope.lane, device) not in request.givers:
+            _log.warning("an answer of %s was dropped: it was not asked", device)
             return
         self.ledger.gather(request, frame.envelope.lane, frame.tensors)
         self._finish_if_complete(request)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from edgevit.errors import EdgevitError
-from edgevit.runtime.messages import Announcement, Assignment, MessageError, Status, read, write
+from edgevit.runtime.access import EVERYONE, NO_ONE, group_of
+from edgevit.runtime.messages import Admission, Announcement, Assignment, MessageError, Status, read, write
 from edgevit.runtime.transport import alive_key, worker_key
 
 if TYPE_CHECKING:
     import zenoh
+
+_log = logging.getLogger("edgevit.coordinator")
 
 _ASK_SECONDS = 2.0
 
@@ -28,10 +32,12 @@ class Fleet:
 
     def __init__(self, session: zenoh.Session, names: Collection[str], changed: Callable[[], None]) -> None:
         self._session, self._changed = session, changed
+        self._admission, self._group = Admission(tuple(names)), group_of(names)
         self._instances: dict[str, str] = {}
+        self._had: set[str] = set()
         self._lock = threading.Lock()
         self._tokens = [
-            session.liveliness().declare_subscriber(alive_key(name, "*"), self._token, history=True)
+            session.liveliness().declare_subscriber(alive_key(name, "*", "*"), self._token, history=True)
             for name in names
         ]
 
@@ -47,13 +53,30 @@ class Fleet:
             return dict(self._instances)
 
     def _token(self, sample: zenoh.Sample) -> None:
-        *_, name, instance = str(sample.key_expr).split("/")
-        with self._lock:
-            if str(sample.kind) != "SampleKind.DELETE":
+        *_, name, group, instance = str(sample.key_expr).split("/")
+        if str(sample.kind) == "SampleKind.DELETE":
+            with self._lock:
+                if self._instances.get(name) == instance:
+                    del self._instances[name]
+        elif group in {EVERYONE, self._group}:
+            with self._lock:
                 self._instances[name] = instance
-            elif self._instances.get(name) == instance:
-                del self._instances[name]
+                self._had.add(name)
+        elif group == NO_ONE or name not in self._had:
+            # Not in the network's own thread, which must not wait.
+            threading.Thread(target=self._admit, args=(name,), daemon=True).start()
+            return
+        else:
+            # Two that take one worker from each other would never end.
+            _log.warning("%s works for another coordinator now", name)
         self._changed()
+
+    def _admit(self, name: str) -> None:
+        """Tell a worker who else is in its plan: it joins the network anew, with them alone."""
+        try:
+            self._ask(name, "admit", write(self._admission), _ASK_SECONDS)
+        except EdgevitError as error:
+            _log.warning("%s", error)
 
     def announcement(self, name: str) -> Announcement:
         """What a worker says of itself.
@@ -89,7 +112,13 @@ class Fleet:
             return None
 
     def _ask(self, name: str, question: str, payload: bytes, seconds: float) -> bytes:
-        for reply in self._session.get(worker_key(name, question), payload=payload, timeout=seconds):
+        import zenoh
+
+        try:
+            replies = self._session.get(worker_key(name, question), payload=payload, timeout=seconds)
+        except zenoh.ZError as error:
+            raise EdgevitError(f"{name}: cannot be asked: {error}") from error
+        for reply in replies:
             sample, error = reply.ok, reply.err
             if sample is not None:
                 return sample.payload.to_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgevit.runtime.messages import Artefact, Assignment, Task
+from edgevit.runtime.messages import COORDINATOR, Artefact, Assignment, Task
 
 #: Where the first step of a lane, or every part of an ensemble, gets its tensors.
 ENTRY = "entry"
@@ -83,6 +83,11 @@ class Layout:
         steps = (step for lane in self.lanes for step in lane.steps)
         return tuple({step.piece.artefact.sha256: step.piece for step in steps}.values())
 
+    @property
+    def givers(self) -> frozenset[tuple[int, str]]:
+        """Numbers of lanes, each with a device that may answer for it."""
+        return frozenset((lane.number, lane.steps[-1].device) for lane in self.lanes)
+
     def assignments(self, blank: Assignment) -> dict[str, Assignment]:
         """What each device is told.
 
@@ -98,6 +103,7 @@ class Layout:
                     Task(
                         key=f"stage-{place}-{index}",
                         topic=ENTRY if index == 0 else f"stage-{place}-{index}",
+                        sender=COORDINATOR if index == 0 else lane.steps[index - 1].device,
                         lane=lane.number,
                         artefact=step.piece.artefact,
                         takes=step.piece.takes,

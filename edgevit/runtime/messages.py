@@ -22,7 +22,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: What runs an artefact of each format.
 FORMATS = ("onnx", "tflite")
 
-Message = TypeVar("Message", bound="Announcement | Assignment | Artefact | Task | Status | TaskStatus")
+#: The name under which whoever runs plans sends, and that is on its certificate.
+COORDINATOR = "coordinator"
+
+Message = TypeVar(
+    "Message", bound="Announcement | Admission | Assignment | Artefact | Task | Status | TaskStatus"
+)
 
 
 class MessageError(EdgevitError):
@@ -38,6 +43,17 @@ def check_name(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise MessageError(f"{what} {name[:80]!r}: use letters, digits, dots, dashes, at most 64")
     return name
+
+
+def check_device(name: str, what: str) -> str:
+    """A name that a device can have.
+
+    Raises:
+        MessageError: when it cannot be a chunk of a key, or is the coordinator's.
+    """
+    if name == COORDINATOR:
+        raise MessageError(f"{what} {name!r}: is the name of whoever runs plans; give the device another")
+    return check_name(name, what)
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,23 @@ class Announcement:
     def __post_init__(self) -> None:
         check_name(self.name, "worker")
         check_name(self.instance, "instance")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whom a worker is to exchange tensors with, and nobody else.
+
+    Attributes:
+        devices: names of all devices of a plan file.
+    """
+
+    devices: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise MessageError("admission: must have devices")
+        for name in self.devices:
+            check_device(name, "device")
 
 
 @dataclass(frozen=True)
@@ -95,6 +128,7 @@ class Task:
     Attributes:
         key: what it is called among those of its worker.
         topic: chunk of the key under which it gets its tensors; tasks of one topic get the same.
+        sender: of whom alone it takes them: a worker, or the coordinator.
         lane: that its answers are marked with.
         artefact: that it runs.
         takes: names of tensors, in the order of the artefact's inputs.
@@ -106,6 +140,7 @@ class Task:
 
     key: str
     topic: str
+    sender: str
     lane: int
     artefact: Artefact
     takes: tuple[str, ...]
@@ -117,6 +152,7 @@ class Task:
     def __post_init__(self) -> None:
         check_name(self.key, "task")
         check_name(self.topic, "topic")
+        check_name(self.sender, "sender")
         if not 0 <= self.lane < 2**16:
             raise MessageError(f"task {self.key}: lane {self.lane} is not below 65536")
         if not self.takes or not self.sends:
@@ -191,7 +227,7 @@ class Status:
     tasks: tuple[TaskStatus, ...]
 
 
-def write(message: Announcement | Assignment | Status) -> bytes:
+def write(message: Announcement | Admission | Assignment | Status) -> bytes:
     """A message as JSON."""
     return json.dumps(dataclasses.asdict(message)).encode("utf-8")
 

@@ -19,7 +19,7 @@ from edgevit.runtime.coordinator import Coordinator, CoordinatorOptions
 from edgevit.runtime.lanes import Layout
 from edgevit.runtime.ledger import Answer
 from edgevit.runtime.local import local_workers
-from edgevit.runtime.messages import check_name
+from edgevit.runtime.messages import check_device
 from edgevit.runtime.models import Model, open_model
 from edgevit.runtime.survivors import spare_plans
 from edgevit.runtime.transport import Links
@@ -127,7 +127,7 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
     plan = PlanFile.read(path)
     for device in plan.devices:
         # A name is a part of the keys under which a worker is reached.
-        check_name(device.name, f"{path}: device")
+        check_device(device.name, f"{path}: device")
     origin = _origin(plan, path, options.model)
     model = open_model(plan, origin, options.pieces or path.with_suffix(".pieces"))
     spares = _exported(plan, model, spares=options.spares)

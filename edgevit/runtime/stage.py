@@ -74,14 +74,14 @@ class Stage:
         self._held: dict[bytes, None] = {}
         self._closed = False
         deployment, to = assignment.deployment, task.to
-        answers = answer_key(deployment)
-        following = task_key(deployment, assignment.generation, *to) if any(to) else answers
+        answers = answer_key(deployment, worker)
+        following = task_key(deployment, assignment.generation, *to, worker) if any(to) else answers
         block = zenoh.CongestionControl.BLOCK
         self._next = session.declare_publisher(following, congestion_control=block)
         self._answers = session.declare_publisher(answers, congestion_control=block)
         self._thread = threading.Thread(target=self._run, name=task.key, daemon=True)
         self._thread.start()
-        key = task_key(deployment, assignment.generation, worker, task.topic)
+        key = task_key(deployment, assignment.generation, worker, task.topic, task.sender)
         self._subscriber = session.declare_subscriber(key, self._received)
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Stage:
         counts = self._counts
         return TaskStatus(
             key=self._task.key,
-            ready=bool(self._next.matching_status),
+            ready=self._next.matching_status.matching,
             runs=counts.runs,
             seconds=counts.seconds,
             waited=counts.waited,

@@ -52,10 +52,16 @@ class Steering:
         self.orders: Orders | None = None
         self.switches = 0
         self.ready = threading.Event()
+        self._latest: Orders | None = None
         self._ordered: tuple[PlanEntry, dict[str, str]] | None = None
         self._suspects: dict[str, float] = {}
         self._started = time.monotonic()
         self._planless_since: float | None = self._started
+
+    def close(self) -> None:
+        """Send nothing any more with what ran last; once the conductor has ended, or from it."""
+        if self._latest is not None:
+            self._latest.close()
 
     def planless_for(self, now: float) -> float:
         """Seconds for which there has been no plan for the devices that are there."""
@@ -127,8 +133,10 @@ class Steering:
             self._ordered = None
             return
         if not self._deployment.is_latest(result.generation):
+            result.close()
             return
-        self.orders = result
+        self.close()
+        self.orders = self._latest = result
         self.ready.set()
         _log.info("running: generation %d", result.generation)
         self._switched()

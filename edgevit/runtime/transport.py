@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ ROOT = "edgevit"
 LEASE = 2000
 # Microseconds for which a full link may block before it counts as cut: who sends would do nothing else.
 _BLOCKED = 2_000_000
+
+# Of the network's library: handshakes that failed, and names on certificates that have no rules.
+_REFUSALS = "off,zenoh_link_tls=warn,zenoh::net::routing::interceptor::access_control=info"
+
+# A device that was away is met again soon after it is back.
+_RETRY = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2}
 
 #: Names of the files in a folder of keys.
 AUTHORITY, CERTIFICATE, PRIVATE = "authority.pem", "certificate.pem", "private.pem"
@@ -115,11 +122,21 @@ def open_session(links: Links, rules: Mapping[str, object] | None = None) -> zen
         raise EdgevitError(f"cannot listen at {where}: {str(error).splitlines()[0]}") from error
 
 
+def log_refusals() -> None:
+    """Have a line on standard output for each connection without our keys, or of another plan's device."""
+    import zenoh
+
+    # Lines of a service are read from files.
+    os.environ.setdefault("NO_COLOR", "1")
+    zenoh.init_log_from_env_or(_REFUSALS)
+
+
 def _settings(links: Links) -> dict[str, object]:
     settings: dict[str, object] = {
         "mode": "peer",
         "listen/endpoints": links.endpoints(links.listen or ("127.0.0.1:0",)),
         "connect/endpoints": links.endpoints(links.connect),
+        "connect/retry": _RETRY,
         # Devices are named, not found: a stranger's worker on the same network is not ours.
         "scouting/multicast/enabled": False,
         "transport/link/tx/lease": LEASE,
@@ -146,9 +163,9 @@ def _settings(links: Links) -> dict[str, object]:
     return settings
 
 
-def alive_key(name: str, instance: str) -> str:
-    """Of the token that says that a worker lives."""
-    return f"{ROOT}/alive/{name}/{instance}"
+def alive_key(name: str, group: str, instance: str) -> str:
+    """Of the token that says that a worker lives, and which devices it lets in."""
+    return f"{ROOT}/alive/{name}/{group}/{instance}"
 
 
 def coordinator_key(deployment: str) -> str:
@@ -157,7 +174,7 @@ def coordinator_key(deployment: str) -> str:
 
 
 def worker_key(name: str, question: str) -> str:
-    """Of a question to a worker: about, assign or status."""
+    """Of a question to a worker: about, admit, assign or status."""
     return f"{ROOT}/worker/{name}/{question}"
 
 
@@ -166,11 +183,11 @@ def artefact_key(deployment: str, sha256: str) -> str:
     return f"{ROOT}/run/{deployment}/artefact/{sha256}"
 
 
-def task_key(deployment: str, generation: int, worker: str, topic: str) -> str:
-    """Where tasks of a worker get their tensors."""
-    return f"{ROOT}/run/{deployment}/{generation}/{worker}/{topic}"
+def task_key(deployment: str, generation: int, worker: str, topic: str, sender: str) -> str:
+    """Where tasks of a worker get their tensors from a sender."""
+    return f"{ROOT}/run/{deployment}/{generation}/{worker}/{topic}/{sender}"
 
 
-def answer_key(deployment: str) -> str:
-    """Where a coordinator gets answers."""
-    return f"{ROOT}/run/{deployment}/answer"
+def answer_key(deployment: str, sender: str) -> str:
+    """Where a coordinator gets the answers of a worker."""
+    return f"{ROOT}/run/{deployment}/answer/{sender}"

@@ -11,23 +11,24 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevit.errors import EdgevitError
 from edgevit.runtime import transport
-from edgevit.runtime.access import worker_rules
+from edgevit.runtime.access import EVERYONE, group_of, worker_rules
 from edgevit.runtime.cache import Cache, default_folder
 from edgevit.runtime.engines import Engine, available, open_engine
 from edgevit.runtime.messages import (
+    Admission,
     Announcement,
     Artefact,
     Assignment,
     MessageError,
     Status,
-    check_name,
+    check_device,
     read,
     write,
 )
@@ -63,7 +64,7 @@ class WorkerOptions:
     profile: Path | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "--name")
+        check_device(self.name, "--name")
         if self.threads < 1:
             raise EdgevitError(f"--threads {self.threads}: at least 1 is needed")
         if self.profile is not None and not self.profile.is_file():
@@ -87,33 +88,44 @@ class Worker:
             raise EdgevitError(
                 "a worker needs a runtime: run `pip install onnxruntime` or `pip install ai-edge-litert`"
             )
-        self.announcement = _announcement(options, self._runtimes)
         self._cache = Cache(options.cache or default_folder(), options.cache_limit)
         self._engines: dict[str, Engine] = {}
         self._stages: dict[str, Stage] = {}
         self._assignment: Assignment | None = None
         self._assigning = threading.Lock()
-        self._session = transport.open_session(options.links, worker_rules(options.name))
+        self._closed = threading.Event()
+        self._join(())
+
+    def _join(self, devices: Sequence[str]) -> None:
+        """Join the network, with these devices alone where certificates tell who they are."""
+        options = self._options
+        self._session = transport.open_session(options.links, worker_rules(options.name, devices))
+        self._group = EVERYONE if options.links.tls is None else group_of(devices)
+        self.announcement = _announcement(options, self._runtimes)
         self._declared = self._declare()
 
     def _declare(self) -> list[object]:
         name, session = self._options.name, self._session
         return [
             session.declare_queryable(transport.worker_key(name, "about"), self._about),
+            session.declare_queryable(transport.worker_key(name, "admit"), self._admit),
             session.declare_queryable(transport.worker_key(name, "assign"), self._assign),
             session.declare_queryable(transport.worker_key(name, "status"), self._status),
             session.liveliness().declare_subscriber(
                 transport.coordinator_key("*"), self._coordinator_changed
             ),
             # Last: whoever sees the token may ask.
-            session.liveliness().declare_token(transport.alive_key(name, self.announcement.instance)),
+            session.liveliness().declare_token(
+                transport.alive_key(name, self._group, self.announcement.instance)
+            ),
         ]
 
     def close(self) -> None:
         """Leave the network; what waits is dropped, and its sender will notice."""
+        self._closed.set()
         with self._assigning:
             self._release()
-        self._session.close()
+            self._session.close()
 
     def _about(self, query: zenoh.Query) -> None:
         query.reply(query.key_expr, write(self.announcement))
@@ -124,14 +136,48 @@ class Worker:
         stages = tuple(stage.status() for stage in self._stages.values())
         query.reply(query.key_expr, write(Status(deployment, generation, stages)))
 
+    def _admit(self, query: zenoh.Query) -> None:
+        threading.Thread(target=self._admit_and_reply, args=(query,), daemon=True).start()
+
+    def _admit_and_reply(self, query: zenoh.Query) -> None:
+        try:
+            devices = read(Admission, _payload(query)).devices
+            if self._options.name not in devices:
+                raise MessageError(f"{self._options.name} is not among the devices that it is to work with")
+        except EdgevitError as error:
+            _log.warning("refused: %s", error)
+            query.reply_err(str(error))
+            return
+        else:
+            # Before it is done: whoever asked is not heard any more while it is.
+            query.reply(query.key_expr, b"ready")
+        finally:
+            query.drop()
+        with self._assigning:
+            if self._group not in {EVERYONE, group_of(devices)}:
+                self._join_anew(devices)
+
+    def _join_anew(self, devices: Sequence[str]) -> None:
+        """Leave the network and come back: a session's rules cannot be changed."""
+        self._release()
+        self._session.close()
+        while not self._closed.is_set():
+            try:
+                self._join(devices)
+            except EdgevitError as error:
+                _log.warning("%s; trying again", error)
+                self._closed.wait(1)
+            else:
+                _log.info("lets in %s", ", ".join(devices))
+                return
+
     def _assign(self, query: zenoh.Query) -> None:
         # Fetching and loading take seconds, in which the network's own thread must not be held.
         threading.Thread(target=self._assign_and_reply, args=(query,), daemon=True).start()
 
     def _assign_and_reply(self, query: zenoh.Query) -> None:
         try:
-            payload = query.payload
-            assignment = read(Assignment, b"" if payload is None else payload.to_bytes())
+            assignment = read(Assignment, _payload(query))
             with self._assigning:
                 self._take(assignment)
         except EdgevitError as error:
@@ -201,6 +247,10 @@ class Worker:
         with self._assigning:
             if self._assignment is assignment:
                 self._release()
+
+
+def _payload(query: zenoh.Query) -> bytes:
+    return b"" if query.payload is None else query.payload.to_bytes()
 
 
 def _whose(assignment: Assignment) -> tuple[str, int]:

@@ -143,8 +143,8 @@ def test_nonsense_on_any_key_is_dropped_and_what_is_missed_is_sent_again(work, t
         Tensors(Envelope(secrets.token_bytes(16), generation=orders.generation), {"image": images(1)[0]})
     )
     keys = [
-        transport.answer_key(identity),
-        *(transport.task_key(identity, orders.generation, f"w-{n + 1}", t) for n, t in enumerate(TOPICS)),
+        transport.answer_key(identity, "w-3"),
+        *(transport.task_key(identity, orders.generation, f"w-{n + 1}", *t) for n, t in enumerate(TOPICS)),
     ]
     for key in keys:
         for payload in (b"", b"\x80\x04K\x01.", good[:-1], good[:60] + b"\xff" + good[61:], good):
@@ -157,7 +157,7 @@ def test_nonsense_on_any_key_is_dropped_and_what_is_missed_is_sent_again(work, t
     stranger.close()
 
 
-TOPICS = ("entry", "stage-0-1", "stage-0-2")
+TOPICS = (("entry", "coordinator"), ("stage-0-1", "w-1"), ("stage-0-2", "w-2"))
 
 
 def test_a_frame_that_is_lost_on_its_way_is_sent_again_and_nobody_is_blamed(work, tiny_program):
