@@ -11,16 +11,16 @@ cores, so the plan holds where lines are what limits, and the load of the cores 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from hosts import COMMAND, address, inside, network, sh
 
 from edgevit.export import export
 from edgevit.graph.capture import capture
@@ -30,43 +30,7 @@ from edgevit.planning.plan_file import PlanFile
 from edgevit.planning.plans import PlanOptions, plan
 from edgevit.profiling import profile
 
-COMMAND = [sys.executable, "-c", "from edgevit.cli import main; main()"]
 PORT = 7447
-BRIDGE = "evt-bridge"
-
-
-def sh(*words: object) -> None:
-    subprocess.run([str(word) for word in words], check=True)
-
-
-def inside(host: str, *words: object) -> list[str]:
-    return ["ip", "netns", "exec", host, *map(str, words)]
-
-
-def address(place: int) -> str:
-    return f"10.77.0.{place + 1}"
-
-
-@contextlib.contextmanager
-def network(count: int, mbit: float) -> Iterator[list[str]]:
-    """Namespaces on a bridge, each with a line of its own."""
-    hosts = [f"evt-{place + 1}" for place in range(count)]
-    with contextlib.ExitStack() as stack:
-        sh("ip", "link", "add", BRIDGE, "type", "bridge")
-        stack.callback(sh, "ip", "link", "del", BRIDGE)
-        sh("ip", "link", "set", BRIDGE, "up")
-        for place, host in enumerate(hosts):
-            sh("ip", "netns", "add", host)
-            stack.callback(sh, "ip", "netns", "del", host)
-            sh("ip", "link", "add", f"{host}-out", "type", "veth", "peer", "name", "eth0", "netns", host)
-            sh("ip", "link", "set", f"{host}-out", "master", BRIDGE, "up")
-            sh(*inside(host, "ip", "addr", "add", f"{address(place)}/24", "dev", "eth0"))
-            for device in ("lo", "eth0"):
-                sh(*inside(host, "ip", "link", "set", device, "up"))
-            shape = ("root", "tbf", "rate", f"{mbit:g}mbit", "burst", "64kb", "latency", "100ms")
-            sh(*inside(host, "tc", "qdisc", "add", "dev", "eth0", *shape))
-            sh("tc", "qdisc", "add", "dev", f"{host}-out", *shape)
-        yield hosts
 
 
 def floor(hosts: list[str], size: int) -> float:

@@ -100,6 +100,7 @@ class Coordinator:
         self._steering = Steering(
             plan, model, self._fleet, self._deployment,
             tell=tell, switched=self._send_again, gather=options.gather,
+            probation=options.probation,
         )  # fmt: skip
         self._dispatch = Dispatch(plan, model, self._steering)
         self._search = Search(

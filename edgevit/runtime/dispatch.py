@@ -10,7 +10,7 @@ from edgevit.planning.plan_file import PlanFile
 from edgevit.runtime.ledger import Ledger, Request
 from edgevit.runtime.models import Model
 from edgevit.runtime.steering import Steering
-from edgevit.runtime.wire import Fault, FrameError, Tensors, decode, encode
+from edgevit.runtime.wire import NO_REQUEST, Fault, FrameError, Tensors, decode, encode
 
 _log = logging.getLogger("edgevit.coordinator")
 
@@ -76,6 +76,9 @@ class Dispatch:
         except FrameError as error:
             # The request is missed, looked for, and sent again.
             _log.warning("an answer of %s was dropped: %s", device, error)
+            return
+        if isinstance(frame, Fault) and frame.envelope.request == NO_REQUEST:
+            self._steering.note_apart(device, frame.envelope.generation)
             return
         request = self.ledger.get(frame.envelope.request)
         if request is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("edgevit.coordinator")
 
-_ASK_SECONDS = 2.0
+#: For a worker to say something of itself.
+ASK_SECONDS = 2.0
 
 
 class Fleet:
@@ -74,7 +76,7 @@ class Fleet:
     def _admit(self, name: str) -> None:
         """Tell a worker who else is in its plan: it joins the network anew, with them alone."""
         try:
-            self._ask(name, "admit", write(self._admission), _ASK_SECONDS)
+            self._ask(name, "admit", write(self._admission), ASK_SECONDS)
         except EdgevitError as error:
             _log.warning("%s", error)
 
@@ -84,7 +86,17 @@ class Fleet:
         Raises:
             EdgevitError: when it says nothing, or nonsense.
         """
-        return read(Announcement, self._ask(name, "about", b"", _ASK_SECONDS))
+        return read(Announcement, self._ask(name, "about", b"", ASK_SECONDS))
+
+    def rejoin(self, name: str) -> None:
+        """Have a worker leave the network and come back: its links are made anew. Does not wait."""
+
+        def ask() -> None:
+            # It leaves without a reply.
+            with contextlib.suppress(EdgevitError):
+                self._ask(name, "rejoin", b"", ASK_SECONDS)
+
+        threading.Thread(target=ask, daemon=True).start()
 
     def assign(self, assignments: Mapping[str, Assignment], seconds: float) -> None:
         """Tell workers what to do, all at once, and wait until they can.
@@ -100,14 +112,15 @@ class Fleet:
         for future in asked.values():
             future.result()
 
-    def statuses(self, names: Collection[str]) -> dict[str, Status | None]:
-        """What workers have done; None for one that does not say."""
+    def statuses(self, names: Collection[str], seconds: float = ASK_SECONDS) -> dict[str, Status | None]:
+        """What workers have done; None for one that does not say within so many seconds."""
         with ThreadPoolExecutor(len(names) or 1) as pool:
-            return dict(zip(names, pool.map(self._status, names), strict=True))
+            found = pool.map(lambda name: self._status(name, seconds), names)
+            return dict(zip(names, found, strict=True))
 
-    def _status(self, name: str) -> Status | None:
+    def _status(self, name: str, seconds: float) -> Status | None:
         try:
-            return read(Status, self._ask(name, "status", b"", _ASK_SECONDS))
+            return read(Status, self._ask(name, "status", b"", seconds))
         except EdgevitError:
             return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +83,16 @@ class Layout:
         """All files, each once."""
         steps = (step for lane in self.lanes for step in lane.steps)
         return tuple({step.piece.artefact.sha256: step.piece for step in steps}.values())
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """Devices between which tensors pass: who sends, and who gets them."""
+        pairs = (
+            (step.device, following.device)
+            for lane in self.lanes
+            for step, following in itertools.pairwise(lane.steps)
+        )
+        return tuple(dict.fromkeys(pairs))
 
     @property
     def givers(self) -> frozenset[tuple[int, str]]:

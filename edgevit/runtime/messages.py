@@ -63,6 +63,7 @@ class Announcement:
     Attributes:
         name: what it is called.
         instance: another one every time it starts.
+        session: what the network's library calls it there.
         formats: of the artefacts that it runs.
         runtime: what runs them, with versions.
         memory_bytes: of the device.
@@ -71,6 +72,7 @@ class Announcement:
 
     name: str
     instance: str
+    session: str
     formats: tuple[str, ...]
     runtime: str
     memory_bytes: int
@@ -220,11 +222,19 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """What a worker has done for an assignment."""
+    """What a worker has done for an assignment.
+
+    Attributes:
+        deployment: for whom.
+        generation: of the assignment.
+        tasks: what each has done.
+        links: sessions that it is linked to.
+    """
 
     deployment: str
     generation: int
     tasks: tuple[TaskStatus, ...]
+    links: tuple[str, ...]
 
 
 def write(message: Announcement | Admission | Assignment | Status) -> bytes:

@@ -21,7 +21,7 @@ from edgevit.runtime.ledger import Answer
 from edgevit.runtime.local import local_workers
 from edgevit.runtime.messages import check_device
 from edgevit.runtime.models import Model, open_model
-from edgevit.runtime.survivors import spare_plans
+from edgevit.runtime.survivors import plan_for, spare_plans
 from edgevit.runtime.transport import Links
 from edgevit.runtime.wire import Array
 
@@ -33,7 +33,8 @@ class RunOptions:
     Attributes:
         model: the model that was planned, where it lies elsewhere than the plan says.
         links: how workers are met.
-        local: whether workers are started on this machine, one for each device of the plan.
+        local: whether workers are started on this machine.
+        workers: for how many of the plan's devices, the first ones; None for all.
         pieces: folder that stages are exported to; None for one beside the plan.
         spares: whether what other plans of the file need is exported and sent ahead.
         wait: seconds for the devices to come and get ready.
@@ -43,6 +44,7 @@ class RunOptions:
     model: Path | None = None
     links: Links = field(default_factory=Links)
     local: bool = False
+    workers: int | None = None
     pieces: Path | None = None
     spares: bool = True
     wait: float = 120.0
@@ -128,6 +130,8 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
     for device in plan.devices:
         # A name is a part of the keys under which a worker is reached.
         check_device(device.name, f"{path}: device")
+    if options.local and options.workers is not None:
+        plan = _for_the_first(options.workers, plan, path)
     origin = _origin(plan, path, options.model)
     model = open_model(plan, origin, options.pieces or path.with_suffix(".pieces"))
     spares = _exported(plan, model, spares=options.spares)
@@ -136,13 +140,27 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
         if options.local:
             if links != Links():
                 raise EdgevitError("--local: workers are on this machine; give neither addresses nor keys")
-            names = [device.name for device in plan.devices]
+            names = [device.name for device in plan.devices][: options.workers]
             workers = stack.enter_context(local_workers(names, path.with_suffix(".workers.log")))
             links = Links(listen=(workers.address,))
         coordinator = Coordinator(plan, model, links, options.coordinator, spares)
         stack.callback(coordinator.close)
         coordinator.wait_until_ready(options.wait)
         yield coordinator
+
+
+def _for_the_first(count: int, plan: PlanFile, path: Path) -> PlanFile:
+    """A plan file whose best plan is that of its first few devices."""
+    names = [device.name for device in plan.devices]
+    if not 1 <= count <= len(names):
+        raise EdgevitError(f"--local {count}: {path} has {len(names)} devices")
+    entry = plan_for(plan, names[:count])
+    if entry is None:
+        raise EdgevitError(
+            f"--local {count}: {path} has no plan for {', '.join(names[:count])} alone; start more, or plan "
+            "for fewer devices"
+        )
+    return plan.model_copy(update={"plan": entry})
 
 
 def _origin(plan: PlanFile, path: Path, given: Path | None) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from edgevit.runtime.deployment import Orders
 from edgevit.runtime.dispatch import Dispatch
-from edgevit.runtime.fleet import Fleet
+from edgevit.runtime.fleet import ASK_SECONDS, Fleet
 from edgevit.runtime.messages import Status
 from edgevit.runtime.steering import Steering
 
@@ -54,7 +54,8 @@ class Search:
         wanted = {request.id.hex() for request in overdue}
 
         def search() -> None:
-            statuses = self._fleet.statuses(orders.layout.devices)
+            # Who holds nothing says so at once: longer than for an answer need not be waited for that.
+            statuses = self._fleet.statuses(orders.layout.devices, min(ASK_SECONDS, self._patience))
             self._tell(functools.partial(self._found, orders, wanted, statuses))
 
         threading.Thread(target=search, daemon=True).start()
@@ -68,6 +69,8 @@ class Search:
         for device, status in statuses.items():
             holds = wanted if status is None else wanted & _held(status)
             held |= holds
+            if status is not None and not all(task.ready for task in status.tasks):
+                self._steering.note_apart(device, status.generation)
             if holds and self._steering.can_do_without(device):
                 _log.warning("%s is too slow: it does nothing for %g s", device, self._probation)
                 self._steering.suspect(device, until)

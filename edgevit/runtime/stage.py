@@ -17,6 +17,7 @@ from edgevit.runtime.messages import Assignment, Task, TaskStatus
 from edgevit.runtime.transport import answer_key, task_key
 from edgevit.runtime.wire import (
     FOR_EVER,
+    NO_REQUEST,
     Array,
     Envelope,
     Fault,
@@ -73,11 +74,15 @@ class Stage:
         self._counts = _Counts()
         self._held: dict[bytes, None] = {}
         self._closed = False
+        # A publisher that another thread uses cannot be undeclared.
+        self._publishing = threading.Lock()
         deployment, to = assignment.deployment, task.to
         answers = answer_key(deployment, worker)
         following = task_key(deployment, assignment.generation, *to, worker) if any(to) else answers
         block = zenoh.CongestionControl.BLOCK
         self._next = session.declare_publisher(following, congestion_control=block)
+        self._watch = self._next.declare_matching_listener(self._matched)
+        self._ready = self._next.matching_status.matching
         self._answers = session.declare_publisher(answers, congestion_control=block)
         self._thread = threading.Thread(target=self._run, name=task.key, daemon=True)
         self._thread.start()
@@ -94,8 +99,16 @@ class Stage:
             except queue.Full:
                 self._drop_one()
             self._thread.join(0.05)
-        self._next.undeclare()
-        self._answers.undeclare()
+        with self._publishing:
+            self._next.undeclare()
+            self._answers.undeclare()
+
+    def _matched(self, status: zenoh.MatchingStatus) -> None:
+        self._ready = status.matching
+        if not status.matching and any(self._task.to):
+            # The coordinator may reach both ends of a line that is cut.
+            envelope = Envelope(NO_REQUEST, generation=self._generation)
+            self._fault_soon(envelope, f"{self._task.to[0]} is not reached")
 
     def _drop_one(self) -> None:
         try:
@@ -108,7 +121,7 @@ class Stage:
         counts = self._counts
         return TaskStatus(
             key=self._task.key,
-            ready=self._next.matching_status.matching,
+            ready=self._ready,
             runs=counts.runs,
             seconds=counts.seconds,
             waited=counts.waited,
@@ -132,7 +145,7 @@ class Stage:
             _log.warning("%s: %s", self._task.key, error)
         except queue.Full:
             self._counts.refused += 1
-            self._fault(frame.envelope, "its queue is full")
+            self._fault_soon(frame.envelope, "its queue is full")
 
     def _accepted(self, data: bytes) -> Tensors:
         frame = decode(data)
@@ -179,10 +192,16 @@ class Stage:
         known |= zip(task.gives, results, strict=True)
         return {name: _halved(known[name]) if task.halved else known[name] for name in task.sends}
 
+    def _fault_soon(self, envelope: Envelope, reason: str) -> None:
+        """From the network's own threads, which must not wait."""
+        if not self._closed:
+            threading.Thread(target=self._fault, args=(envelope, reason), daemon=True).start()
+
     def _fault(self, envelope: Envelope, reason: str) -> None:
         _log.warning("%s: %s", self._task.key, reason)
-        if not self._closed:
-            self._answers.put(encode(Fault(envelope, f"{self._task.key}: {reason}")))
+        with self._publishing:
+            if not self._closed:
+                self._answers.put(encode(Fault(envelope, f"{self._task.key}: {reason}")))
 
 
 def _later(envelope: Envelope, seconds: float) -> Envelope:

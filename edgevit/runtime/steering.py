@@ -10,12 +10,16 @@ from collections.abc import Callable
 
 from edgevit.errors import EdgevitError
 from edgevit.planning.plan_file import PlanEntry, PlanFile
-from edgevit.runtime.deployment import Deployment, Orders
+from edgevit.runtime.deployment import ApartError, Deployment, Orders
 from edgevit.runtime.fleet import Fleet
 from edgevit.runtime.models import Model
 from edgevit.runtime.survivors import plan_for
 
 _log = logging.getLogger("edgevit.coordinator")
+
+# Whoever does not reach a device that has just died is not to blame. It is soon seen that it has: by its
+# token, or by its silence for so long.
+_GRACE, _SILENCE = 0.3, 0.5
 
 
 class Steering:
@@ -29,6 +33,8 @@ class Steering:
         tell: puts a function before the conductor.
         switched: called when another plan runs.
         gather: seconds to wait for all devices of the best plan before another one is run.
+        probation: seconds for which a device that is not linked to others gets nothing to do, if joining the
+            network anew did not help.
 
     Attributes:
         orders: what runs now; None while nothing does.
@@ -46,15 +52,21 @@ class Steering:
         tell: Callable[[Callable[[], None]], None],
         switched: Callable[[], None],
         gather: float,
+        probation: float,
     ) -> None:
         self._plan, self._model, self._fleet, self._deployment = plan, model, fleet, deployment
         self._tell, self._switched, self._gather = tell, switched, gather
+        self._probation = probation
         self.orders: Orders | None = None
         self.switches = 0
         self.ready = threading.Event()
         self._latest: Orders | None = None
+        self._running: dict[str, str] = {}
+        self._deploying = False
         self._ordered: tuple[PlanEntry, dict[str, str]] | None = None
         self._suspects: dict[str, float] = {}
+        self._apart: dict[tuple[str, str], float] = {}
+        self._rejoined: dict[str, float] = {}
         self._started = time.monotonic()
         self._planless_since: float | None = self._started
 
@@ -72,7 +84,37 @@ class Steering:
         if self._suspects and min(self._suspects.values()) < now:
             self._suspects = {key: until for key, until in self._suspects.items() if until > now}
             self.reconsider()
+        for line, since in list(self._apart.items()):
+            if now - since > _GRACE:
+                self._apart.pop(line, None)
+                threading.Thread(target=self._ask_receiver, args=(line,), daemon=True).start()
         if self._ordered is None:
+            self.reconsider()
+
+    def note_apart(self, device: str, generation: int) -> None:
+        """Note that a device does not reach who is next, though both may be there."""
+        if self.orders is not None and generation == self.orders.generation:
+            for line in self.orders.layout.lines:
+                if line[0] == device:
+                    self._apart.setdefault(line, time.monotonic())
+
+    def _ask_receiver(self, line: tuple[str, str]) -> None:
+        """In a thread of its own: whether the device that is not reached is there."""
+        if self._fleet.statuses([line[1]], _SILENCE)[line[1]] is not None:
+            self._tell(functools.partial(self._bring_together, line))
+
+    def _bring_together(self, line: tuple[str, str]) -> None:
+        """Have a device's links made anew, and if they were lately, do without it."""
+        working = () if self.orders is None else self.orders.layout.devices
+        device = next((name for name in line if name not in working), line[0])
+        now, last = time.monotonic(), self._rejoined.get(device)
+        if last is None or now - last > self._probation:
+            _log.warning("%s does not reach %s: %s joins the network again", *line, device)
+            self._rejoined[device] = now
+            self._fleet.rejoin(device)
+        elif self.can_do_without(device):
+            _log.warning("%s does not reach %s: %s rests for %g s", *line, device, self._probation)
+            self.suspect(device, now + self._probation)
             self.reconsider()
 
     def suspect(self, device: str, until: float) -> None:
@@ -95,6 +137,10 @@ class Steering:
         """Run another plan if the devices ask for one."""
         alive = self._alive()
         entry = plan_for(self._plan, alive.keys())
+        if entry is None:
+            # Whoever is suspected is better than no one.
+            alive = self._fleet.instances
+            entry = plan_for(self._plan, alive.keys())
         if entry is not self._plan.plan and self.orders is None and self._switching_early():
             return
         if entry is None:
@@ -103,24 +149,35 @@ class Steering:
         wanted = (entry, {task.device: alive[task.device] for task in entry.tasks})
         if wanted == self._ordered:
             return
-        if self._ordered is not None:
-            self.switches += 1
-        self._ordered, self._planless_since = wanted, None
-        if self.orders is not None and not self.orders.layout.every:
-            # What is on its way may be lost; parts of an ensemble that are left still answer.
-            self.orders = None
+        if self._deploying and self._ordered is not None and self._ordered[1].items() <= alive.items():
+            # Something is to run soon; what is better comes after it.
+            return
+        self._ordered, self._planless_since, self._deploying = wanted, None, True
+        self._apart.clear()
+        if not self._running.items() <= alive.items():
+            self._leave()
         _log.info("deploying: %s on %s", entry.mode, ", ".join(wanted[1]))
-        self._deployment.start(entry, self._model, self._deployed)
+        self._deployment.start(entry, self._model, self._leaving, self._deployed)
+
+    def _leave(self) -> None:
+        """Send nothing more to what runs: it may be lost. Parts of an ensemble that are left still answer."""
+        if self.orders is not None and not self.orders.layout.every:
+            self.orders = None
+
+    def _leaving(self, generation: int) -> None:
+        """Called from the deployment's thread."""
+        self._tell(lambda: self._leave() if self._deployment.is_latest(generation) else None)
 
     def _switching_early(self) -> bool:
         """Whether devices of the best plan may still be about to come for the first time."""
-        return self.switches == 0 and time.monotonic() - self._started < self._gather
+        return self._latest is None and time.monotonic() - self._started < self._gather
 
     def _lose_plan(self) -> None:
         if self._planless_since is None:
             _log.warning("no plan in the file is for the devices that are left: waiting for others")
             self._planless_since = time.monotonic()
         self._ordered = self.orders = None
+        self._deploying = False
         self.ready.clear()
 
     def _deployed(self, result: Orders | EdgevitError) -> None:
@@ -130,13 +187,19 @@ class Steering:
     def _switch(self, result: Orders | EdgevitError) -> None:
         if isinstance(result, EdgevitError):
             _log.warning("deploying failed: %s", result)
-            self._ordered = None
+            self._ordered, self._deploying = None, False
+            for line in result.lines if isinstance(result, ApartError) else ():
+                self._bring_together(line)
             return
         if not self._deployment.is_latest(result.generation):
             result.close()
             return
+        self._deploying = False
+        self.switches += self._latest is not None
         self.close()
         self.orders = self._latest = result
+        self._running = {} if self._ordered is None else self._ordered[1]
         self.ready.set()
         _log.info("running: generation %d", result.generation)
         self._switched()
+        self.reconsider()

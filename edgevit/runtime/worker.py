@@ -100,8 +100,9 @@ class Worker:
         """Join the network, with these devices alone where certificates tell who they are."""
         options = self._options
         self._session = transport.open_session(options.links, worker_rules(options.name, devices))
+        self._devices = tuple(devices)
         self._group = EVERYONE if options.links.tls is None else group_of(devices)
-        self.announcement = _announcement(options, self._runtimes)
+        self.announcement = _announcement(options, self._runtimes, str(self._session.zid()))
         self._declared = self._declare()
 
     def _declare(self) -> list[object]:
@@ -109,6 +110,7 @@ class Worker:
         return [
             session.declare_queryable(transport.worker_key(name, "about"), self._about),
             session.declare_queryable(transport.worker_key(name, "admit"), self._admit),
+            session.declare_queryable(transport.worker_key(name, "rejoin"), lambda _: self._rejoin()),
             session.declare_queryable(transport.worker_key(name, "assign"), self._assign),
             session.declare_queryable(transport.worker_key(name, "status"), self._status),
             session.liveliness().declare_subscriber(
@@ -134,7 +136,8 @@ class Worker:
         assignment = self._assignment
         deployment, generation = ("", 0) if assignment is None else _whose(assignment)
         stages = tuple(stage.status() for stage in self._stages.values())
-        query.reply(query.key_expr, write(Status(deployment, generation, stages)))
+        links = tuple(str(each) for each in self._session.info.peers_zid())
+        query.reply(query.key_expr, write(Status(deployment, generation, stages, links)))
 
     def _admit(self, query: zenoh.Query) -> None:
         threading.Thread(target=self._admit_and_reply, args=(query,), daemon=True).start()
@@ -157,8 +160,17 @@ class Worker:
             if self._group not in {EVERYONE, group_of(devices)}:
                 self._join_anew(devices)
 
+    def _rejoin(self) -> None:
+        # A reply would not be sent any more: that it goes, and comes back, is answer enough.
+        threading.Thread(target=self._rejoin_now, daemon=True).start()
+
+    def _rejoin_now(self) -> None:
+        with self._assigning:
+            if not self._closed.is_set():
+                self._join_anew(self._devices)
+
     def _join_anew(self, devices: Sequence[str]) -> None:
-        """Leave the network and come back: a session's rules cannot be changed."""
+        """Leave the network and come back: neither rules nor whom it is linked to can be changed."""
         self._release()
         self._session.close()
         while not self._closed.is_set():
@@ -168,7 +180,7 @@ class Worker:
                 _log.warning("%s; trying again", error)
                 self._closed.wait(1)
             else:
-                _log.info("lets in %s", ", ".join(devices))
+                _log.info("joined again, instance %s", self.announcement.instance)
                 return
 
     def _assign(self, query: zenoh.Query) -> None:
@@ -257,11 +269,12 @@ def _whose(assignment: Assignment) -> tuple[str, int]:
     return assignment.deployment, assignment.generation
 
 
-def _announcement(options: WorkerOptions, runtimes: dict[str, str]) -> Announcement:
+def _announcement(options: WorkerOptions, runtimes: dict[str, str], session: str) -> Announcement:
     profile = "" if options.profile is None else hashlib.sha256(options.profile.read_bytes()).hexdigest()
     return Announcement(
         name=options.name,
         instance=secrets.token_hex(8),
+        session=session,
         formats=tuple(sorted(runtimes)),
         runtime=", ".join(runtimes[name] for name in sorted(runtimes)),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),

@@ -25,7 +25,7 @@ from edgevit.runtime.local import local_workers
 from edgevit.runtime.models import open_model
 from edgevit.runtime.survivors import spare_plans
 from edgevit.runtime.transport import Links
-from edgevit.runtime.wire import Envelope, Tensors, encode
+from edgevit.runtime.wire import NO_REQUEST, Envelope, Fault, Tensors, encode
 from tests.pruning.patterns import learned, patterns
 from tests.runtime.conftest import images
 
@@ -158,6 +158,35 @@ def test_nonsense_on_any_key_is_dropped_and_what_is_missed_is_sent_again(work, t
 
 
 TOPICS = (("entry", "coordinator"), ("stage-0-1", "w-1"), ("stage-0-2", "w-2"))
+
+
+def test_a_worker_that_cannot_reach_the_next_one_joins_anew_and_then_rests(work, tiny_program, monkeypatch):
+    """The line between two workers is cut, those to the coordinator are not."""
+    monkeypatch.setattr(work.coordinator._steering, "_probation", 60.0)
+    stranger = transport.open_session(Links(connect=(work.workers.address,)))
+    identity, fleet = work.coordinator._deployment._name, work.coordinator._fleet
+    said = stranger.declare_publisher(transport.answer_key(identity, "w-2"))
+    until = time.monotonic() + 10
+    while not said.matching_status.matching:
+        assert time.monotonic() < until
+
+    def complain():
+        envelope = Envelope(NO_REQUEST, generation=work.coordinator.running.generation)
+        said.put(encode(Fault(envelope, "w-3 is not reached")))
+
+    before = fleet.instances["w-2"]
+    complain()
+    while fleet.instances.get("w-2") in {before, None}:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    work.wait_for(["w-1", "w-2", "w-3"])
+    sent = images(20)
+    np.testing.assert_allclose(logits(work.ask(sent)), expected(tiny_program, sent), atol=1e-5)
+    # That did not help: it is left out.
+    complain()
+    work.wait_for(["w-1", "w-3"])
+    np.testing.assert_allclose(logits(work.ask(sent)), expected(tiny_program, sent), atol=1e-5)
+    stranger.close()
 
 
 def test_a_frame_that_is_lost_on_its_way_is_sent_again_and_nobody_is_blamed(work, tiny_program):
