@@ -97,10 +97,10 @@ class Http:
             if last:
                 self._socket.shutdown(socket.SHUT_WR)
             status, closed = _answer(self._socket)
-        except ConnectionError:
-            status, closed = "closed", True
         except TimeoutError:
             status, closed = "hung", True
+        except OSError:
+            status, closed = "closed", True
         if closed or last:
             self._socket.close()
             self._socket = None
@@ -161,7 +161,9 @@ class Grpc:
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(1 << 16):
                     pass
-            except ConnectionError:
+            except TimeoutError:
+                return "hung"
+            except OSError:
                 return "closed"
         return "closed"
 

@@ -47,7 +47,18 @@ def network(count: int, mbit: float | None = None) -> Iterator[list[str]]:
             for device in ("lo", "eth0"):
                 sh(*inside(host, "ip", "link", "set", device, "up"))
             if mbit is not None:
-                shape = ("root", "tbf", "rate", f"{mbit:g}mbit", "burst", "64kb", "latency", "100ms")
+                shape = (
+                    "root",
+                    "handle",
+                    "1:",
+                    "tbf",
+                    "rate",
+                    f"{mbit:g}mbit",
+                    "burst",
+                    "64kb",
+                    "latency",
+                    "100ms",
+                )
                 sh(*inside(host, "tc", "qdisc", "add", "dev", "eth0", *shape))
                 sh("tc", "qdisc", "add", "dev", f"{host}-out", *shape)
         yield hosts
@@ -63,3 +74,12 @@ def lose(host: str, share: float) -> None:
     rule = f"numgen random mod 1000 < {round(1000 * share)} drop"
     table = f"table inet lossy {{ chain input {{ type filter hook input priority 0; {rule}; }} }}"
     sh(*inside(host, "nft", table))
+
+
+def delay(host: str, milliseconds: float) -> bool:
+    """Hold up what a host sends, where the kernel has netem; whether it has."""
+    words = inside(host, "tc", "qdisc", "add", "dev", "eth0", "parent", "1:1", "handle", "10:")
+    result = subprocess.run(
+        [*words, "netem", "delay", f"{milliseconds:g}ms"], capture_output=True, check=False
+    )
+    return result.returncode == 0

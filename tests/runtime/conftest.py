@@ -7,6 +7,8 @@ import pytest
 
 from edgevit.planning.plan_file import PlanFile
 from edgevit.planning.plans import PlanOptions, plan
+from edgevit.pruning.classwise import split_classes
+from tests.pruning.patterns import learned, patterns
 
 CLUSTER = """\
 version: 1
@@ -45,3 +47,14 @@ def make_plan(tiny_pt2, cluster, tmp_path_factory):
 @pytest.fixture(scope="session")
 def pipeline(make_plan) -> PlanFile:
     return PlanFile.read(make_plan("pipeline"))
+
+
+@pytest.fixture(scope="session")
+def ensemble(tmp_path_factory, cluster):
+    """A split in three parts on three devices."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    data, classes = (values.numpy() for values in patterns(96, seed=2))
+    split_classes(learned(), data, classes, parts=3, grouping="random", epochs=0, output=folder / "split")
+    made = plan(folder / "split", devices=cluster, options=PlanOptions(mode="ensemble"))
+    made.write(folder / "plan.yaml")
+    return folder

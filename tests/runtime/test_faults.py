@@ -15,8 +15,6 @@ pytest.importorskip("zenoh")
 pytest.importorskip("onnxruntime")
 
 from edgevit.planning.plan_file import PlanFile
-from edgevit.planning.plans import PlanOptions, plan
-from edgevit.pruning.classwise import split_classes
 from edgevit.pruning.split import read_split
 from edgevit.runtime import transport
 from edgevit.runtime.coordinator import Coordinator, CoordinatorOptions
@@ -26,7 +24,7 @@ from edgevit.runtime.models import open_model
 from edgevit.runtime.survivors import spare_plans
 from edgevit.runtime.transport import Links
 from edgevit.runtime.wire import NO_REQUEST, Envelope, Fault, Tensors, encode
-from tests.pruning.patterns import learned, patterns
+from tests.pruning.patterns import patterns
 from tests.runtime.conftest import images
 
 OPTIONS = CoordinatorOptions(patience=0.5, probation=60.0, gather=20.0, hopeless=20.0)
@@ -217,17 +215,6 @@ def test_a_coordinator_that_starts_anew_takes_the_workers_over(work, tiny_progra
         np.testing.assert_allclose(np.concatenate(found), expected(tiny_program, sent), atol=1e-5)
     finally:
         second.close()
-
-
-@pytest.fixture(scope="module")
-def ensemble(tmp_path_factory, cluster):
-    """A split in three parts on three devices."""
-    folder = tmp_path_factory.mktemp("ensemble")
-    data, classes = (values.numpy() for values in patterns(96, seed=2))
-    split_classes(learned(), data, classes, parts=3, grouping="random", epochs=0, output=folder / "split")
-    made = plan(folder / "split", devices=cluster, options=PlanOptions(mode="ensemble"))
-    made.write(folder / "plan.yaml")
-    return folder
 
 
 def test_an_ensemble_answers_what_the_split_does(ensemble):
