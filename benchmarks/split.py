@@ -153,7 +153,7 @@ def whole_and_pipeline(program: Program, artefact: Path, hosts: int, images: int
 def ensemble(model: str, images: int, folder: Path) -> Case:
     """A split of a classifier with few classes; its fusion learns from noise."""
     program = capture(model, weights="random", num_classes=CLASSES)
-    noise = np.random.default_rng(1).standard_normal((4 * CLASSES, *shape_of(program)), dtype=np.float32)
+    noise = np.random.default_rng(1).standard_normal((6 * CLASSES, *shape_of(program)), dtype=np.float32)
     labels = np.arange(len(noise)) % CLASSES
     split_classes(program, noise, labels, parts=PARTS, grouping="random", epochs=0, output=folder / "split")
     split = read_split(folder / "split")
