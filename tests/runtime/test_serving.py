@@ -48,7 +48,7 @@ def serving(plan, log, *words):
     assert f"at http://127.0.0.1:{port}/v2" in process.stdout.readline()
     yield process, f"127.0.0.1:{port}"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_more_than_may_wait_are_told_to_come_back(make_plan):
         assert set(statuses) == {200, 429}
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_tokens_come_back_at_their_rate():
