@@ -16,7 +16,7 @@ from edgevit.runtime.lanes import ENTRY, Lane, Layout, Piece
 from edgevit.runtime.ledger import Ledger, Request
 from edgevit.runtime.messages import COORDINATOR, Announcement, Artefact, Assignment
 from edgevit.runtime.models import Model
-from edgevit.runtime.transport import artefact_key, task_key
+from edgevit.runtime.transport import artefact_key, is_heard, task_key
 
 if TYPE_CHECKING:
     import zenoh
@@ -69,7 +69,7 @@ class Orders:
     @property
     def seen(self) -> bool:
         """Whether all devices that get requests can be reached."""
-        return all(publisher.matching_status.matching for publisher in self._publishers.values())
+        return all(map(is_heard, self._publishers.values()))
 
     def send(self, request: Request, data: bytes, ledger: Ledger) -> None:
         """Send a request where it has to go: along the lane that is most in arrears, or along all."""

@@ -85,17 +85,21 @@ class Dispatch:
             # Answered before: this is another attempt's.
             return
         if isinstance(frame, Fault):
-            # Of a generation that is over: it has been sent again already.
-            orders = self._steering.orders
-            current = orders is not None and frame.envelope.generation == orders.generation
-            if current and device in orders.layout.devices and self.ledger.fault(request, frame.reason):
-                self.send_waiting()
+            self._could_not(device, request, frame)
             return
         if (frame.envelope.lane, device) not in request.givers:
             _log.warning("an answer of %s was dropped: it was not asked", device)
             return
         self.ledger.gather(request, frame.envelope.lane, frame.tensors)
         self._finish_if_complete(request)
+
+    def _could_not(self, device: str, request: Request, fault: Fault) -> None:
+        orders = self._steering.orders
+        if orders is None or fault.envelope.generation != orders.generation:
+            # Of a generation that is over: it has been sent again already.
+            return
+        if device in orders.layout.devices and self.ledger.fault(request, fault.reason):
+            self.send_waiting()
 
     def _finish_if_complete(self, request: Request) -> None:
         orders = self._steering.orders

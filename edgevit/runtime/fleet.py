@@ -132,9 +132,9 @@ class Fleet:
         except zenoh.ZError as error:
             raise EdgevitError(f"{name}: cannot be asked: {error}") from error
         for reply in replies:
-            sample, error = reply.ok, reply.err
+            sample, refusal = reply.ok, reply.err
             if sample is not None:
                 return sample.payload.to_bytes()
-            if error is not None:
-                raise MessageError(f"{name}: {error.payload.to_string()[:500]}")
+            if refusal is not None:
+                raise MessageError(f"{name}: {refusal.payload.to_string()[:500]}")
         raise EdgevitError(f"{name}: does not answer")

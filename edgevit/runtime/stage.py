@@ -14,7 +14,7 @@ import numpy as np
 from edgevit.errors import EdgevitError
 from edgevit.runtime.engines import Engine, run_engine
 from edgevit.runtime.messages import Assignment, Task, TaskStatus
-from edgevit.runtime.transport import answer_key, task_key
+from edgevit.runtime.transport import answer_key, is_heard, task_key
 from edgevit.runtime.wire import (
     FOR_EVER,
     NO_REQUEST,
@@ -82,7 +82,7 @@ class Stage:
         block = zenoh.CongestionControl.BLOCK
         self._next = session.declare_publisher(following, congestion_control=block)
         self._watch = self._next.declare_matching_listener(self._matched)
-        self._ready = self._next.matching_status.matching
+        self._ready = is_heard(self._next)
         self._answers = session.declare_publisher(answers, congestion_control=block)
         self._thread = threading.Thread(target=self._run, name=task.key, daemon=True)
         self._thread.start()

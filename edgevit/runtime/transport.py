@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgevit.errors import EdgevitError, MissingDependencyError
 from edgevit.runtime.wire import LIMITS
@@ -130,6 +130,13 @@ def open_session(links: Links, rules: Mapping[str, object] | None = None) -> zen
     except zenoh.ZError as error:
         where = ", ".join(links.listen) or "the loopback"
         raise EdgevitError(f"cannot listen at {where}: {str(error).splitlines()[0]}") from error
+
+
+def is_heard(publisher: zenoh.Publisher) -> bool:
+    """Whether anyone takes what is sent."""
+    # Its stubs call it a bool; it is an object, which is always true.
+    status: Any = publisher.matching_status
+    return bool(status.matching)
 
 
 def log_refusals() -> None:
