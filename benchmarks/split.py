@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,8 @@ def one_by_one(artefact: Path, images: np.ndarray, output: int = 0) -> np.ndarra
 
 
 def spoil(hosts: list[str], loss: float, milliseconds: float) -> None:
+    if loss and shutil.which("nft") is None:
+        sys.exit("--loss: needs the program `nft`; install nftables")
     for host in hosts if loss else ():
         lose(host, loss)
     if milliseconds and not all(delay(host, milliseconds) for host in hosts):
