@@ -1,72 +1,47 @@
 """A model over four hosts: throughput and latency beside the plan's, one device's and the network's own.
 
-    sudo python benchmarks/split.py [--mbit 100] [--images 200] [--weights vit_tiny.safetensors]
+    sudo python benchmarks/split.py [--mbit 100] [--loss 0.01] [--images 200] [--weights vit_tiny.safetensors]
 
-Hosts are network namespaces on one bridge, each with a line of `--mbit` (tc tbf, both ways). The coordinator
-is on the first, which has the images and wants the answers. The plan's speeds are measured: ONNX Runtime, one
-thread, the whole model; for the pipeline no host has memory for the whole. All hosts share this machine's
-cores, so the plan holds where lines are what limits, and the load of the cores is printed beside it.
+Hosts are network namespaces on one bridge, each with a line of `--mbit` (tc tbf, both ways) on which a share
+of the packets may be lost (nftables), or come late where the kernel has netem. The coordinator is on the
+first, which has the images and wants the answers. Three plans are run: the whole on one host; a pipeline, for
+which no host has memory for the whole; and a class-wise ensemble of four parts, whose weights are random (its
+accuracy is not the question here). Answers are compared with those of the same files run on one device. The
+plan's speeds are measured: ONNX Runtime, one thread. All hosts share this machine's cores, so a plan holds
+where lines are what limits; how many cores were busy while it ran is printed beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgevit.export import export
+import numpy as np
+import torch
+from hosts import COMMAND, address, delay, inside, lose, network, sh
+
+from edgevit.export import export, open_artefact
 from edgevit.graph.capture import capture
 from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
 from edgevit.planning.plan_file import PlanFile
 from edgevit.planning.plans import PlanOptions, plan
 from edgevit.profiling import profile
+from edgevit.pruning.classwise import split_classes
+from edgevit.pruning.split import read_split
 
-COMMAND = [sys.executable, "-c", "from edgevit.cli import main; main()"]
 PORT = 7447
-BRIDGE = "evt-bridge"
-
-
-def sh(*words: object) -> None:
-    subprocess.run([str(word) for word in words], check=True)
-
-
-def inside(host: str, *words: object) -> list[str]:
-    return ["ip", "netns", "exec", host, *map(str, words)]
-
-
-def address(place: int) -> str:
-    return f"10.77.0.{place + 1}"
-
-
-@contextlib.contextmanager
-def network(count: int, mbit: float) -> Iterator[list[str]]:
-    """Namespaces on a bridge, each with a line of its own."""
-    hosts = [f"evt-{place + 1}" for place in range(count)]
-    with contextlib.ExitStack() as stack:
-        sh("ip", "link", "add", BRIDGE, "type", "bridge")
-        stack.callback(sh, "ip", "link", "del", BRIDGE)
-        sh("ip", "link", "set", BRIDGE, "up")
-        for place, host in enumerate(hosts):
-            sh("ip", "netns", "add", host)
-            stack.callback(sh, "ip", "netns", "del", host)
-            sh("ip", "link", "add", f"{host}-out", "type", "veth", "peer", "name", "eth0", "netns", host)
-            sh("ip", "link", "set", f"{host}-out", "master", BRIDGE, "up")
-            sh(*inside(host, "ip", "addr", "add", f"{address(place)}/24", "dev", "eth0"))
-            for device in ("lo", "eth0"):
-                sh(*inside(host, "ip", "link", "set", device, "up"))
-            shape = ("root", "tbf", "rate", f"{mbit:g}mbit", "burst", "64kb", "latency", "100ms")
-            sh(*inside(host, "tc", "qdisc", "add", "dev", "eth0", *shape))
-            sh("tc", "qdisc", "add", "dev", f"{host}-out", *shape)
-        yield hosts
+RUN_PLAN = Path(__file__).with_name("run_plan.py")
+CLASSES, PARTS = 8, 4
 
 
 def floor(hosts: list[str], size: int) -> float:
@@ -87,9 +62,8 @@ def floor(hosts: list[str], size: int) -> float:
     return float(receiver.stdout.read())
 
 
-def speed_here(program: Program, folder: Path) -> float:
+def speed_here(program: Program, artefact: Path) -> float:
     """Multiply-accumulates in a second of one core of this machine."""
-    artefact = export(program, output=folder / "whole").artefacts[0].path
     seconds = profile(artefact, threads=1).percentile(50) / 1e3
     print(f"the whole model on one core: {1e3 * seconds:.1f} ms")
     return count_macs(program) / seconds
@@ -104,8 +78,8 @@ def write_cluster(path: Path, hosts: int, *, speed: float, bandwidth: float, mem
     )
 
 
-def run(hosts: list[str], path: Path, images: int) -> dict[str, Any]:
-    """What `edgevit run` reports on the first host, workers on all."""
+def run(hosts: list[str], path: Path, images: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    """Figures and logits of a plan, run from the first host with workers on all that it uses."""
     used = [device.name for device in PlanFile.read(path).devices]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     workers = [
@@ -119,25 +93,96 @@ def run(hosts: list[str], path: Path, images: int) -> dict[str, Any]:
         for place, host in enumerate(hosts)
         if host in used
     ]  # fmt: skip
+    given, taken = path.with_suffix(".npy"), path.with_suffix(".npz")
+    np.save(given, images)
     try:
-        words = ["run", path, "--noise", images, "--json", "--insecure", "--no-spares"]
-        words += ["--listen", f"{address(0)}:{PORT + 1}", "--patience", 60]
-        result = subprocess.run(
-            inside(hosts[0], *COMMAND, *words), capture_output=True, text=True, check=True, env=environment
-        )
-        report: dict[str, Any] = json.loads(result.stdout)
-        return report
+        words = [RUN_PLAN, path, given, taken, "--listen", f"{address(0)}:{PORT + 1}"]
+        subprocess.run(inside(hosts[0], sys.executable, *words), check=True, env=environment)
     finally:
         for worker in workers:
             worker.communicate()
+    with np.load(taken) as found:
+        figures: dict[str, Any] = json.loads(str(found["figures"]))
+        return figures, found[next(name for name in found.files if name != "figures")]
 
 
-def show(name: str, report: dict[str, Any], processor: float) -> None:
-    rate, planned = report["items_per_second"], report["planned_items_per_second"]
+def show(name: str, figures: dict[str, Any], found: np.ndarray, expected: np.ndarray) -> None:
+    rate, planned = figures["throughput"], figures["planned"]
+    cores = os.cpu_count() or 1
     print(
-        f"{name}: {rate:.2f} images/s, {100 * rate / planned:.1f} % of the planned {planned:.2f}; "
-        f"latency p50 {1e3 * report['latency_seconds']['p50']:.0f} ms; {processor:.2f} cores busy"
+        f"{name}: {rate:.2f} images/s, {100 * rate / planned:.1f} % of the planned {planned:.2f}; latency "
+        f"p50 {1e3 * figures['p50']:.0f} ms, planned {1e3 * figures['planned_latency']:.0f} ms alone; "
+        f"{figures['busy']:.2f} of {cores} cores busy"
     )
+    if rate < 0.9 * planned and figures["busy"] > 0.9 * cores:
+        print("  the cores limit: the plan is for hosts that each have one")
+    same = "to the bit" if np.array_equal(found, expected) else f"to {np.abs(found - expected).max():.2g}"
+    print(
+        f"  {len(found)} answers are those of one device, {same}; {figures['repeated']} sent more than once"
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan to be run.
+
+    Attributes:
+        mode: of the plan.
+        origin: the model's file, or a split's folder.
+        memory: bytes of each host.
+        images: (n, 3, height, width) float32.
+        expected: logits for them, from a device alone.
+    """
+
+    mode: str
+    origin: Path
+    memory: float
+    images: np.ndarray
+    expected: np.ndarray
+
+
+def whole_and_pipeline(program: Program, artefact: Path, hosts: int, images: int, path: Path) -> list[Case]:
+    program.save(path)
+    given = np.random.default_rng(0).standard_normal((images, *shape_of(program)), dtype=np.float32)
+    expected = one_by_one(artefact, given)
+    weights = sum(tensor.nbytes for tensor in program.exported.state_dict.values())
+    # No host has room for the whole where it is to be divided.
+    room = {"single": 4.0 * weights, "pipeline": 1.2 * weights / hosts + 4e6}
+    return [Case(mode, path, memory, given, expected) for mode, memory in room.items()]
+
+
+def ensemble(model: str, images: int, folder: Path) -> Case:
+    """A split of a classifier with few classes; its fusion learns from noise."""
+    program = capture(model, weights="random", num_classes=CLASSES)
+    noise = np.random.default_rng(1).standard_normal((6 * CLASSES, *shape_of(program)), dtype=np.float32)
+    labels = np.arange(len(noise)) % CLASSES
+    split_classes(program, noise, labels, parts=PARTS, grouping="random", epochs=0, output=folder / "split")
+    split = read_split(folder / "split")
+    given = np.random.default_rng(2).standard_normal((images, *shape_of(program)), dtype=np.float32)
+    features = []
+    for part in split.parts:
+        written = export(part, output=folder / part.card.name, batch=1)
+        features.append(torch.from_numpy(one_by_one(written.artefacts[0].path, given, -1)))
+    return Case("ensemble", folder / "split", 1e9, given, split.fusion.predict(features).numpy())
+
+
+def shape_of(program: Program) -> list[int]:
+    return [int(str(size)) for size in program.input_shape[1:]]
+
+
+def one_by_one(artefact: Path, images: np.ndarray, output: int = 0) -> np.ndarray:
+    """An output of a file for each image, run here."""
+    opened: Callable[..., list[np.ndarray]] = open_artefact(artefact).run
+    return np.concatenate([opened(image[None])[output] for image in images])
+
+
+def spoil(hosts: list[str], loss: float, milliseconds: float) -> None:
+    if loss and shutil.which("nft") is None:
+        sys.exit("--loss: needs the program `nft`; install nftables")
+    for host in hosts if loss else ():
+        lose(host, loss)
+    if milliseconds and not all(delay(host, milliseconds) for host in hosts):
+        print("delay: not available, this kernel has no netem")
 
 
 def main() -> None:
@@ -145,31 +190,33 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mbit", type=float, default=100.0)
+    parser.add_argument("--loss", type=float, default=0.0, help="share of the packets")
+    parser.add_argument("--delay", type=float, default=0.0, help="milliseconds, each way")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--model", default="timm:vit_tiny_patch16_224")
     parser.add_argument("--weights", default="random")
+    parser.add_argument("--modes", default="single,pipeline,ensemble")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, network(options.hosts, options.mbit) as hosts:
-        folder = Path(name)
+        folder, modes = Path(name), options.modes.split(",")
         program = capture(options.model, weights=options.weights)
-        program.save(folder / "model.pt2")
+        artefact = export(program, output=folder / "whole", batch=1).artefacts[0].path
+        speed = speed_here(program, artefact)
+        cases = whole_and_pipeline(program, artefact, options.hosts, options.images, folder / "model.pt2")
+        cases += [ensemble(options.model, options.images, folder)] if "ensemble" in modes else []
+        spoil(hosts, options.loss, options.delay)
         bandwidth = floor(hosts, int(options.mbit * 1e6 / 4))
-        print(f"plain TCP between two hosts: {8e-6 * bandwidth:.1f} Mbit/s")
-        speed = speed_here(program, folder)
-        weights = sum(tensor.nbytes for tensor in program.exported.state_dict.values())
-        # No host has room for the whole where it is to be divided.
-        room = {"single": 4.0 * weights, "pipeline": 1.2 * weights / options.hosts + 4e6}
-        for mode, memory in room.items():
-            path, cluster = folder / f"{mode}.yaml", folder / f"{mode}-cluster.yaml"
-            write_cluster(cluster, options.hosts, speed=speed, bandwidth=bandwidth, memory=memory)
-            made = plan(folder / "model.pt2", devices=cluster, options=PlanOptions(mode=mode))
+        lost = f", {100 * options.loss:g} % of the packets lost" if options.loss else ""
+        print(f"plain TCP between two hosts{lost}: {8e-6 * bandwidth:.1f} Mbit/s")
+        for case in (case for case in cases if case.mode in modes):
+            path, cluster = folder / f"{case.mode}.yaml", folder / f"{case.mode}-cluster.yaml"
+            write_cluster(cluster, options.hosts, speed=speed, bandwidth=bandwidth, memory=case.memory)
+            made = plan(case.origin, devices=cluster, options=PlanOptions(mode=case.mode))
             made.write(path)
-            before, started = os.times(), time.perf_counter()
-            report = run(hosts, path, options.images)
-            after, elapsed = os.times(), time.perf_counter() - started
-            busy = after.children_user + after.children_system - before.children_user - before.children_system
-            show(f"{mode} on {len(made.plan.tasks)} hosts", report, busy / elapsed)
+            figures, found = run(hosts, path, case.images)
+            used = len({task.device for task in made.plan.tasks})
+            show(f"{case.mode} on {used} hosts", figures, found, case.expected)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,14 @@ def placing(function: F) -> F:
     """Where a plan runs, and how."""
     return _stack(
         click.option("--model", metavar="FILE", help="What was planned, where it is not as the plan says."),
-        click.option("--local", is_flag=True, help="Start a worker for each device, on this machine."),
+        click.option(
+            "--local",
+            is_flag=False,
+            flag_value="0",
+            type=click.IntRange(min=0),
+            metavar="[N]",
+            help="Start workers on this machine, for the plan's first N devices.  [default of N: all]",
+        ),
         links,
         click.option(
             "--in-flight", type=int, metavar="N", help="Requests on their way at once.  [default: 2 a device]"

@@ -58,6 +58,7 @@ def command(
     from edgevit.runtime.running import running
     from edgevit.runtime.service import ServiceOptions
     from edgevit.runtime.serving import serve
+    from edgevit.runtime.transport import log_refusals
 
     most_bytes = options.amount_of("max-request", max_request)
     limit = math.inf if rate is None else rate
@@ -68,5 +69,7 @@ def command(
     def opened(service: Service) -> None:
         click.echo(f"serving {service.served.name} at http://{host}:{http}/v2")
 
+    if placing["tls"] is not None:
+        log_refusals()
     with running(plan, run_options(**placing)) as coordinator:
         serve(coordinator, limits, door, wait, opened)

@@ -37,10 +37,12 @@ def command(
     until_eof: bool,
 ) -> None:
     """Join the network, announce what runs here, and run what a coordinator assigns, until interrupted."""
-    from edgevit.runtime.transport import Links
+    from edgevit.runtime.transport import Links, log_refusals
     from edgevit.runtime.worker import WorkerOptions, work
 
     print_log(logging.INFO, "%(asctime)s %(message)s")
+    if tls is not None:
+        log_refusals()
     work(
         WorkerOptions(
             name=name,

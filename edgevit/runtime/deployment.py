@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,32 @@ from edgevit.planning.plan_file import PlanEntry
 from edgevit.runtime.fleet import Fleet
 from edgevit.runtime.lanes import ENTRY, Lane, Layout, Piece
 from edgevit.runtime.ledger import Ledger, Request
-from edgevit.runtime.messages import Announcement, Artefact, Assignment
+from edgevit.runtime.messages import COORDINATOR, Announcement, Artefact, Assignment
 from edgevit.runtime.models import Model
-from edgevit.runtime.transport import artefact_key, task_key
+from edgevit.runtime.transport import artefact_key, is_heard, task_key
 
 if TYPE_CHECKING:
     import zenoh
 
 _CHUNK = 1 << 20
-# For a worker to fetch and load its pieces, and for all to see one another after that.
-_ASSIGN_SECONDS, _MEET_SECONDS = 120.0, 10.0
+# For devices to be linked, for a worker to fetch and load its pieces, and for all to be ready after that.
+_LINK_SECONDS, _ASSIGN_SECONDS, _READY_SECONDS = 2.0, 120.0, 5.0
+
+
+class ApartError(EdgevitError):
+    """Devices of a plan that are there, but are not linked.
+
+    Attributes:
+        lines: who should send to whom.
+    """
+
+    def __init__(self, lines: Sequence[tuple[str, str]]) -> None:
+        named = ", ".join(f"{sender} and {receiver}" for sender, receiver in lines)
+        super().__init__(
+            f"{named}: do not reach one another; start each worker with --listen at an address that the "
+            "others can reach"
+        )
+        self.lines = lines
 
 
 class Orders:
@@ -46,7 +62,7 @@ class Orders:
         entrances = dict.fromkeys(lane.steps[0].device for lane in layout.lanes)
         self._publishers = {
             device: session.declare_publisher(
-                task_key(deployment, generation, device, ENTRY),
+                task_key(deployment, generation, device, ENTRY, COORDINATOR),
                 congestion_control=zenoh.CongestionControl.BLOCK,
             )
             for device in entrances
@@ -56,7 +72,7 @@ class Orders:
     @property
     def seen(self) -> bool:
         """Whether all devices that get requests can be reached."""
-        return all(publisher.matching_status for publisher in self._publishers.values())
+        return all(map(is_heard, self._publishers.values()))
 
     def send(self, request: Request, data: bytes, ledger: Ledger) -> None:
         """Send a request where it has to go: along the lane that is most in arrears, or along all."""
@@ -99,22 +115,34 @@ class Deployment:
         self._spares = spares
         self._generation = 0
         self._pieces: dict[str, Piece] = {}
-        self._orders: list[Orders] = []
         self._queryable = session.declare_queryable(artefact_key(name, "*"), self._bytes_of)
 
     def close(self) -> None:
         """Give no files any more; workers rest when the coordinator's token has gone."""
         self._generation += 1
         self._queryable.undeclare()
-        for orders in self._orders:
-            orders.close()
 
     def is_latest(self, generation: int) -> bool:
         """Whether nothing else was ordered since."""
         return generation == self._generation
 
-    def start(self, entry: PlanEntry, model: Model, done: Callable[[Orders | EdgevitError], None]) -> None:
-        """Bring a plan to its workers, in a thread that calls `done` at the end."""
+    def start(
+        self,
+        entry: PlanEntry,
+        model: Model,
+        leaving: Callable[[int], None],
+        done: Callable[[Orders | EdgevitError], None],
+    ) -> None:
+        """Bring a plan to its workers, in a thread.
+
+        Args:
+            entry: the plan.
+            model: that it is of.
+            leaving: called with its generation once workers are about to be told, and stop what they do.
+            done: called at the end with orders, to be closed, or with what went wrong.
+        """
+        import zenoh
+
         self._generation += 1
         generation = self._generation
 
@@ -122,20 +150,31 @@ class Deployment:
             # What is exported only now is not this terminal's progress.
             progress.silence()
             try:
-                result: Orders | EdgevitError = self._deploy(entry, model, generation)
+                result: Orders | EdgevitError = self._deploy(entry, model, generation, leaving)
             except EdgevitError as error:
                 result = error
+            except zenoh.ZError as error:
+                # The session was closed meanwhile.
+                result = EdgevitError(str(error))
             if self.is_latest(generation):
                 done(result)
+            elif isinstance(result, Orders):
+                result.close()
 
         threading.Thread(target=deploy, name=f"deploy-{generation}", daemon=True).start()
 
-    def _deploy(self, entry: PlanEntry, model: Model, generation: int) -> Orders:
+    def _deploy(
+        self, entry: PlanEntry, model: Model, generation: int, leaving: Callable[[int], None]
+    ) -> Orders:
         layout = model.layout(entry)
         for each in (layout, *self._spares):
             self._pieces |= {piece.artefact.sha256: piece for piece in each.pieces}
-        for device in layout.devices:
-            _check_formats(self._fleet.announcement(device), layout)
+        announcements = {device: self._fleet.announcement(device) for device in layout.devices}
+        for announcement in announcements.values():
+            _check_formats(announcement, layout)
+        self._wait_for_links(layout, {name: each.session for name, each in announcements.items()}, generation)
+        self._check_latest(generation)
+        leaving(generation)
         blank = Assignment(self._name, generation, self._capacity)
         assignments = layout.assignments(blank)
         self._fleet.assign(
@@ -143,8 +182,11 @@ class Deployment:
             _ASSIGN_SECONDS,
         )
         orders = Orders(self._session, self._name, generation, entry, layout)
-        self._orders.append(orders)
-        self._meet(orders)
+        try:
+            self._wait_until_ready(orders)
+        except EdgevitError:
+            orders.close()
+            raise
         return orders
 
     def _keep(self, device: str) -> tuple[Artefact, ...]:
@@ -158,24 +200,40 @@ class Deployment:
         ]
         return tuple(dict.fromkeys(pieces))
 
-    def _meet(self, orders: Orders) -> None:
-        """Wait until everyone sees whom it sends to."""
-        until = time.monotonic() + _MEET_SECONDS
-        while not (orders.seen and self._all_ready(orders)):
+    def _wait_for_links(self, layout: Layout, sessions: Mapping[str, str], generation: int) -> None:
+        """Wait until whoever sends is linked to whoever gets it: a plan that runs is not left before."""
+
+        def apart() -> list[tuple[str, str]]:
+            statuses = self._fleet.statuses({sender for sender, _ in layout.lines})
+            linked = {name: () if status is None else status.links for name, status in statuses.items()}
+            return [line for line in layout.lines if sessions[line[1]] not in linked[line[0]]]
+
+        until = time.monotonic() + _LINK_SECONDS
+        while lines := apart():
+            self._check_latest(generation)
             if time.monotonic() > until:
-                devices = ", ".join(orders.layout.devices)
-                raise EdgevitError(
-                    f"{devices}: they do not all reach one another; start each with --listen at an address "
-                    "that the others can reach"
-                )
+                raise ApartError(lines)
+            time.sleep(0.02)
+
+    def _wait_until_ready(self, orders: Orders) -> None:
+        """Wait until everyone sees whom it sends to."""
+        until = time.monotonic() + _READY_SECONDS
+        while not (orders.seen and self._all_ready(orders)):
+            self._check_latest(orders.generation)
+            if time.monotonic() > until:
+                raise EdgevitError(f"{', '.join(orders.layout.devices)}: they do not get ready")
             time.sleep(0.01)
+
+    def _check_latest(self, generation: int) -> None:
+        if not self.is_latest(generation):
+            raise EdgevitError("another plan was ordered meanwhile")
 
     def _all_ready(self, orders: Orders) -> bool:
         statuses = self._fleet.statuses(orders.layout.devices).values()
         return all(
             status is not None
             and status.generation == orders.generation
-            and all(t.ready for t in status.tasks)
+            and all(task.ready for task in status.tasks)
             for status in statuses
         )
 

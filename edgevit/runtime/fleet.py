@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -9,13 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from edgevit.errors import EdgevitError
-from edgevit.runtime.messages import Announcement, Assignment, MessageError, Status, read, write
+from edgevit.runtime.access import EVERYONE, NO_ONE, group_of
+from edgevit.runtime.messages import Admission, Announcement, Assignment, MessageError, Status, read, write
 from edgevit.runtime.transport import alive_key, worker_key
 
 if TYPE_CHECKING:
     import zenoh
 
-_ASK_SECONDS = 2.0
+_log = logging.getLogger("edgevit.coordinator")
+
+#: For a worker to say something of itself.
+ASK_SECONDS = 2.0
 # A line is measured by the fewest bytes that take it so long, or by so many at most.
 _FIRST_BYTES, _MOST_BYTES, _LONG_ENOUGH = 1 << 16, 1 << 24, 0.02
 _TRIES, _LINE_SECONDS = 3, 20.0
@@ -32,10 +38,12 @@ class Fleet:
 
     def __init__(self, session: zenoh.Session, names: Collection[str], changed: Callable[[], None]) -> None:
         self._session, self._changed = session, changed
+        self._admission, self._group = Admission(tuple(names)), group_of(names)
         self._instances: dict[str, str] = {}
+        self._had: set[str] = set()
         self._lock = threading.Lock()
         self._tokens = [
-            session.liveliness().declare_subscriber(alive_key(name, "*"), self._token, history=True)
+            session.liveliness().declare_subscriber(alive_key(name, "*", "*"), self._token, history=True)
             for name in names
         ]
 
@@ -51,13 +59,30 @@ class Fleet:
             return dict(self._instances)
 
     def _token(self, sample: zenoh.Sample) -> None:
-        *_, name, instance = str(sample.key_expr).split("/")
-        with self._lock:
-            if str(sample.kind) != "SampleKind.DELETE":
+        *_, name, group, instance = str(sample.key_expr).split("/")
+        if str(sample.kind) == "SampleKind.DELETE":
+            with self._lock:
+                if self._instances.get(name) == instance:
+                    del self._instances[name]
+        elif group in {EVERYONE, self._group}:
+            with self._lock:
                 self._instances[name] = instance
-            elif self._instances.get(name) == instance:
-                del self._instances[name]
+                self._had.add(name)
+        elif group == NO_ONE or name not in self._had:
+            # Not in the network's own thread, which must not wait.
+            threading.Thread(target=self._admit, args=(name,), daemon=True).start()
+            return
+        else:
+            # Two that take one worker from each other would never end.
+            _log.warning("%s works for another coordinator now", name)
         self._changed()
+
+    def _admit(self, name: str) -> None:
+        """Tell a worker who else is in its plan: it joins the network anew, with them alone."""
+        try:
+            self._ask(name, "admit", write(self._admission), ASK_SECONDS)
+        except EdgevitError as error:
+            _log.warning("%s", error)
 
     def announcement(self, name: str) -> Announcement:
         """What a worker says of itself.
@@ -65,7 +90,17 @@ class Fleet:
         Raises:
             EdgevitError: when it says nothing, or nonsense.
         """
-        return read(Announcement, self._ask(name, "about", b"", _ASK_SECONDS))
+        return read(Announcement, self._ask(name, "about", b"", ASK_SECONDS))
+
+    def rejoin(self, name: str) -> None:
+        """Have a worker leave the network and come back: its links are made anew. Does not wait."""
+
+        def ask() -> None:
+            # It leaves without a reply.
+            with contextlib.suppress(EdgevitError):
+                self._ask(name, "rejoin", b"", ASK_SECONDS)
+
+        threading.Thread(target=ask, daemon=True).start()
 
     def assign(self, assignments: Mapping[str, Assignment], seconds: float) -> None:
         """Tell workers what to do, all at once, and wait until they can.
@@ -81,10 +116,11 @@ class Fleet:
         for future in asked.values():
             future.result()
 
-    def statuses(self, names: Collection[str]) -> dict[str, Status | None]:
-        """What workers have done; None for one that does not say."""
+    def statuses(self, names: Collection[str], seconds: float = ASK_SECONDS) -> dict[str, Status | None]:
+        """What workers have done; None for one that does not say within so many seconds."""
         with ThreadPoolExecutor(len(names) or 1) as pool:
-            return dict(zip(names, pool.map(self._status, names), strict=True))
+            found = pool.map(lambda name: self._status(name, seconds), names)
+            return dict(zip(names, found, strict=True))
 
     def bytes_per_second(self, name: str) -> float | None:
         """How fast bytes get to a worker, by what a question takes longer with them than without.
@@ -109,17 +145,23 @@ class Fleet:
         self._ask(name, "status", payload, _LINE_SECONDS)
         return time.perf_counter() - started
 
-    def _status(self, name: str) -> Status | None:
+    def _status(self, name: str, seconds: float) -> Status | None:
         try:
-            return read(Status, self._ask(name, "status", b"", _ASK_SECONDS))
+            return read(Status, self._ask(name, "status", b"", seconds))
         except EdgevitError:
             return None
 
     def _ask(self, name: str, question: str, payload: bytes, seconds: float) -> bytes:
-        for reply in self._session.get(worker_key(name, question), payload=payload, timeout=seconds):
-            sample, error = reply.ok, reply.err
+        import zenoh
+
+        try:
+            replies = self._session.get(worker_key(name, question), payload=payload, timeout=seconds)
+        except zenoh.ZError as error:
+            raise EdgevitError(f"{name}: cannot be asked: {error}") from error
+        for reply in replies:
+            sample, refusal = reply.ok, reply.err
             if sample is not None:
                 return sample.payload.to_bytes()
-            if error is not None:
-                raise MessageError(f"{name}: {error.payload.to_string()[:500]}")
+            if refusal is not None:
+                raise MessageError(f"{name}: {refusal.payload.to_string()[:500]}")
         raise EdgevitError(f"{name}: does not answer")

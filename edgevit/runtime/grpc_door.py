@@ -7,18 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from edgevit.errors import EdgevitError
 from edgevit.extras import version_of
 from edgevit.runtime.grpc_messages import MESSAGES, SERVICE
-from edgevit.runtime.protocol import (
-    RequestError,
-    TensorSpec,
-    Wanted,
-    check_output_name,
-    entry_of,
-    images_of,
-)
+from edgevit.runtime.infer_request import images_of
+from edgevit.runtime.infer_response import entry_of
+from edgevit.runtime.protocol import RequestError, TensorSpec, Wanted, check_output_name
 from edgevit.runtime.service import BusyError, Service
 
 _log = logging.getLogger("edgevit.serve")
@@ -56,8 +52,8 @@ def _handlers(door: _Door) -> Any:
         SERVICE,
         {
             name: grpc.unary_unary_rpc_method_handler(
-                _sentences(method),
-                request_deserializer=MESSAGES[f"{name}Request"].FromString,
+                # Read here and not by the library, which would blame this server for what is no message.
+                _sentences(method, MESSAGES[f"{name}Request"].FromString),
                 response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
             )
             for name, method in methods.items()
@@ -65,12 +61,14 @@ def _handlers(door: _Door) -> Any:
     )
 
 
-def _sentences(method: Answer) -> Answer:
+def _sentences(method: Answer, read: Callable[[bytes], Any]) -> Answer:
     """Every refusal is a status with a sentence, and a line in the log."""
 
-    async def answer(request: Any, context: Any) -> Any:
+    async def answer(request: bytes, context: Any) -> Any:
         try:
-            return await method(request, context)
+            return await method(read(request), context)
+        except DecodeError:
+            status, reason = grpc.StatusCode.INVALID_ARGUMENT, "the message is not one of the protocol"
         except RequestError as error:
             status, reason = grpc.StatusCode.INVALID_ARGUMENT, str(error)
         except _UnknownModelError as error:

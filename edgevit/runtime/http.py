@@ -11,11 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import numpy as np
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from edgevit.errors import EdgevitError
 from edgevit.extras import version_of
 from edgevit.images import BadImageError, decode_bytes, prepare
-from edgevit.runtime.protocol import RequestError, classes_of, read_request, write_response
+from edgevit.runtime.infer_request import read_request
+from edgevit.runtime.infer_response import classes_of, write_response
+from edgevit.runtime.protocol import RequestError
 from edgevit.runtime.service import BusyError, Service
 from edgevit.runtime.wire import Array
 
@@ -32,6 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def application(service: Service) -> web.Application:
     """The door, as aiohttp runs it."""
+    logging.getLogger("aiohttp.server").addFilter(_in_one_line)
     # OpenCV reads it when it is loaded, which may have been before: then its own limit holds.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(_MOST_PIXELS))
     app = web.Application(client_max_size=service.options.most_bytes, middlewares=[_sentences])
@@ -70,6 +74,15 @@ async def _sentences(request: web.Request, handler: Handler) -> web.StreamRespon
     _log.warning("%s: %d: %s", request.remote, status, _one_line(reason))
     headers = {"Retry-After": "1"} if status == 429 else None
     return web.json_response({"error": _one_line(reason)}, status=status, headers=headers)
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Bad HTTP, and who left half-way, are clients' doing: a line, not where in aiohttp it was noticed."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError | ConnectionError):
+        record.msg, record.args = "%s: %s", (record.getMessage(), _one_line(str(error))[:200])
+        record.exc_info = None
+    return True
 
 
 def _one_line(text: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgevit.runtime.messages import Artefact, Assignment, Task
+from edgevit.runtime.messages import COORDINATOR, Artefact, Assignment, Task
 
 #: Where the first step of a lane, or every part of an ensemble, gets its tensors.
 ENTRY = "entry"
@@ -88,6 +89,21 @@ class Layout:
         steps = (step for lane in self.lanes for step in lane.steps)
         return tuple({step.piece.artefact.sha256: step.piece for step in steps}.values())
 
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """Devices between which tensors pass: who sends, and who gets them."""
+        pairs = (
+            (step.device, following.device)
+            for lane in self.lanes
+            for step, following in itertools.pairwise(lane.steps)
+        )
+        return tuple(dict.fromkeys(pairs))
+
+    @property
+    def givers(self) -> frozenset[tuple[int, str]]:
+        """Numbers of lanes, each with a device that may answer for it."""
+        return frozenset((lane.number, lane.steps[-1].device) for lane in self.lanes)
+
     def assignments(self, blank: Assignment) -> dict[str, Assignment]:
         """What each device is told.
 
@@ -103,6 +119,7 @@ class Layout:
                     Task(
                         key=step_key(place, index),
                         topic=ENTRY if index == 0 else step_key(place, index),
+                        sender=COORDINATOR if index == 0 else lane.steps[index - 1].device,
                         lane=lane.number,
                         artefact=step.piece.artefact,
                         takes=step.piece.takes,

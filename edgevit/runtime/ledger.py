@@ -50,6 +50,7 @@ class Request:
         attempts: how often it was.
         faults: how often a worker said that it cannot.
         lane: place of the lane that it was sent along; None for all.
+        givers: numbers of lanes, each with a device that may answer for it.
         gathered: what lanes gave, by their numbers.
     """
 
@@ -62,6 +63,7 @@ class Request:
     attempts: int = 0
     faults: int = 0
     lane: int | None = None
+    givers: frozenset[tuple[int, str]] = frozenset()
     gathered: dict[int, Tensors] = field(default_factory=dict)
 
     def envelope(self, generation: int, now: float) -> Envelope:

@@ -22,7 +22,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: What runs an artefact of each format.
 FORMATS = ("onnx", "tflite")
 
-Message = TypeVar("Message", bound="Announcement | Assignment | Artefact | Task | Status | TaskStatus")
+#: The name under which whoever runs plans sends, and that is on its certificate.
+COORDINATOR = "coordinator"
+
+Message = TypeVar(
+    "Message", bound="Announcement | Admission | Assignment | Artefact | Task | Status | TaskStatus"
+)
 
 
 class MessageError(EdgevitError):
@@ -40,6 +45,17 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def check_device(name: str, what: str) -> str:
+    """A name that a device can have.
+
+    Raises:
+        MessageError: when it cannot be a chunk of a key, or is the coordinator's.
+    """
+    if name == COORDINATOR:
+        raise MessageError(f"{what} {name!r}: is the name of whoever runs plans; give the device another")
+    return check_name(name, what)
+
+
 @dataclass(frozen=True)
 class Announcement:
     """A worker about itself.
@@ -47,6 +63,7 @@ class Announcement:
     Attributes:
         name: what it is called.
         instance: another one every time it starts.
+        session: what the network's library calls it there.
         formats: of the artefacts that it runs.
         runtime: what runs them, with versions.
         memory_bytes: of the device.
@@ -55,6 +72,7 @@ class Announcement:
 
     name: str
     instance: str
+    session: str
     formats: tuple[str, ...]
     runtime: str
     memory_bytes: int
@@ -63,6 +81,23 @@ class Announcement:
     def __post_init__(self) -> None:
         check_name(self.name, "worker")
         check_name(self.instance, "instance")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whom a worker is to exchange tensors with, and nobody else.
+
+    Attributes:
+        devices: names of all devices of a plan file.
+    """
+
+    devices: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise MessageError("admission: must have devices")
+        for name in self.devices:
+            check_device(name, "device")
 
 
 @dataclass(frozen=True)
@@ -95,6 +130,7 @@ class Task:
     Attributes:
         key: what it is called among those of its worker.
         topic: chunk of the key under which it gets its tensors; tasks of one topic get the same.
+        sender: of whom alone it takes them: a worker, or the coordinator.
         lane: that its answers are marked with.
         artefact: that it runs.
         takes: names of tensors, in the order of the artefact's inputs.
@@ -106,6 +142,7 @@ class Task:
 
     key: str
     topic: str
+    sender: str
     lane: int
     artefact: Artefact
     takes: tuple[str, ...]
@@ -117,6 +154,7 @@ class Task:
     def __post_init__(self) -> None:
         check_name(self.key, "task")
         check_name(self.topic, "topic")
+        check_name(self.sender, "sender")
         if not 0 <= self.lane < 2**16:
             raise MessageError(f"task {self.key}: lane {self.lane} is not below 65536")
         if not self.takes or not self.sends:
@@ -186,14 +224,22 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """What a worker has done for an assignment."""
+    """What a worker has done for an assignment.
+
+    Attributes:
+        deployment: for whom.
+        generation: of the assignment.
+        tasks: what each has done.
+        links: sessions that it is linked to.
+    """
 
     deployment: str
     generation: int
     tasks: tuple[TaskStatus, ...]
+    links: tuple[str, ...]
 
 
-def write(message: Announcement | Assignment | Status) -> bytes:
+def write(message: Announcement | Admission | Assignment | Status) -> bytes:
     """A message as JSON."""
     return json.dumps(dataclasses.asdict(message)).encode("utf-8")
 

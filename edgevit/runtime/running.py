@@ -19,10 +19,10 @@ from edgevit.runtime.coordinator import Coordinator, CoordinatorOptions
 from edgevit.runtime.lanes import Layout
 from edgevit.runtime.ledger import Answer
 from edgevit.runtime.local import local_workers
-from edgevit.runtime.messages import check_name
+from edgevit.runtime.messages import check_device
 from edgevit.runtime.models import Model, open_model
 from edgevit.runtime.planned import planned_steps
-from edgevit.runtime.survivors import spare_plans
+from edgevit.runtime.survivors import plan_for, spare_plans
 from edgevit.runtime.transport import Links
 from edgevit.runtime.wire import Array
 
@@ -34,7 +34,8 @@ class RunOptions:
     Attributes:
         model: the model that was planned, where it lies elsewhere than the plan says.
         links: how workers are met.
-        local: whether workers are started on this machine, one for each device of the plan.
+        local: whether workers are started on this machine.
+        workers: for how many of the plan's devices, the first ones; None for all.
         pieces: folder that stages are exported to; None for one beside the plan.
         spares: whether what other plans of the file need is exported and sent ahead.
         wait: seconds for the devices to come and get ready.
@@ -44,6 +45,7 @@ class RunOptions:
     model: Path | None = None
     links: Links = field(default_factory=Links)
     local: bool = False
+    workers: int | None = None
     pieces: Path | None = None
     spares: bool = True
     wait: float = 120.0
@@ -130,7 +132,9 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
     plan = PlanFile.read(path)
     for device in plan.devices:
         # A name is a part of the keys under which a worker is reached.
-        check_name(device.name, f"{path}: device")
+        check_device(device.name, f"{path}: device")
+    if options.local and options.workers is not None:
+        plan = _for_the_first(options.workers, plan, path)
     origin = origin_of(plan, path, options.model)
     model = open_model(plan, origin, options.pieces or pieces_of(path))
     spares = exported(plan, model, spares=options.spares)
@@ -139,13 +143,27 @@ def running(plan_path: str | Path, options: RunOptions) -> Iterator[Coordinator]
         if options.local:
             if links != Links():
                 raise EdgevitError("--local: workers are on this machine; give neither addresses nor keys")
-            names = [device.name for device in plan.devices]
+            names = [device.name for device in plan.devices][: options.workers]
             workers = stack.enter_context(local_workers(names, path.with_suffix(".workers.log")))
             links = Links(listen=(workers.address,))
         coordinator = Coordinator(plan, model, links, options.coordinator, spares)
         stack.callback(coordinator.close)
         coordinator.wait_until_ready(options.wait)
         yield coordinator
+
+
+def _for_the_first(count: int, plan: PlanFile, path: Path) -> PlanFile:
+    """A plan file whose best plan is that of its first few devices."""
+    names = [device.name for device in plan.devices]
+    if not 1 <= count <= len(names):
+        raise EdgevitError(f"--local {count}: {path} has {len(names)} devices")
+    entry = plan_for(plan, names[:count])
+    if entry is None:
+        raise EdgevitError(
+            f"--local {count}: {path} has no plan for {', '.join(names[:count])} alone; start more, or plan "
+            "for fewer devices"
+        )
+    return plan.model_copy(update={"plan": entry})
 
 
 def pieces_of(plan: Path) -> Path:

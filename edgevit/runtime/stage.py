@@ -16,9 +16,10 @@ import numpy as np
 from edgevit.errors import EdgevitError
 from edgevit.runtime.engines import Engine, run_engine
 from edgevit.runtime.messages import Assignment, Task, TaskStatus
-from edgevit.runtime.transport import answer_key, task_key
+from edgevit.runtime.transport import answer_key, is_heard, task_key
 from edgevit.runtime.wire import (
     FOR_EVER,
+    NO_REQUEST,
     Array,
     Envelope,
     Fault,
@@ -84,15 +85,19 @@ class Stage:
         self._counts = _Counts()
         self._held: dict[bytes, None] = {}
         self._closed = False
+        # A publisher that another thread uses cannot be undeclared.
+        self._publishing = threading.Lock()
         deployment, to = assignment.deployment, task.to
-        answers = answer_key(deployment)
-        following = task_key(deployment, assignment.generation, *to) if any(to) else answers
+        answers = answer_key(deployment, worker)
+        following = task_key(deployment, assignment.generation, *to, worker) if any(to) else answers
         block = zenoh.CongestionControl.BLOCK
         self._next = session.declare_publisher(following, congestion_control=block)
+        self._watch = self._next.declare_matching_listener(self._matched)
+        self._ready = is_heard(self._next)
         self._answers = session.declare_publisher(answers, congestion_control=block)
         self._thread = threading.Thread(target=self._run, name=task.key, daemon=True)
         self._thread.start()
-        key = task_key(deployment, assignment.generation, worker, task.topic)
+        key = task_key(deployment, assignment.generation, worker, task.topic, task.sender)
         self._subscriber = session.declare_subscriber(key, self._received)
 
     def close(self) -> None:
@@ -105,8 +110,16 @@ class Stage:
             except queue.Full:
                 self._drop_one()
             self._thread.join(0.05)
-        self._next.undeclare()
-        self._answers.undeclare()
+        with self._publishing:
+            self._next.undeclare()
+            self._answers.undeclare()
+
+    def _matched(self, status: zenoh.MatchingStatus) -> None:
+        self._ready = status.matching
+        if not status.matching and any(self._task.to):
+            # The coordinator may reach both ends of a line that is cut.
+            envelope = Envelope(NO_REQUEST, generation=self._generation)
+            self._fault_soon(envelope, f"{self._task.to[0]} is not reached")
 
     def _drop_one(self) -> None:
         try:
@@ -119,7 +132,7 @@ class Stage:
         counts = self._counts
         return TaskStatus(
             key=self._task.key,
-            ready=bool(self._next.matching_status),
+            ready=self._ready,
             runs=counts.runs,
             seconds=counts.seconds,
             p50=counts.p50,
@@ -144,7 +157,7 @@ class Stage:
             _log.warning("%s: %s", self._task.key, error)
         except queue.Full:
             self._counts.refused += 1
-            self._fault(frame.envelope, "its queue is full")
+            self._fault_soon(frame.envelope, "its queue is full")
 
     def _accepted(self, data: bytes) -> Tensors:
         frame = decode(data)
@@ -192,10 +205,16 @@ class Stage:
         known |= zip(task.gives, results, strict=True)
         return {name: _halved(known[name]) if task.halved else known[name] for name in task.sends}
 
+    def _fault_soon(self, envelope: Envelope, reason: str) -> None:
+        """From the network's own threads, which must not wait."""
+        if not self._closed:
+            threading.Thread(target=self._fault, args=(envelope, reason), daemon=True).start()
+
     def _fault(self, envelope: Envelope, reason: str) -> None:
         _log.warning("%s: %s", self._task.key, reason)
-        if not self._closed:
-            self._answers.put(encode(Fault(envelope, f"{self._task.key}: {reason}")))
+        with self._publishing:
+            if not self._closed:
+                self._answers.put(encode(Fault(envelope, f"{self._task.key}: {reason}")))
 
 
 def _later(envelope: Envelope, seconds: float) -> Envelope:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgevit.errors import EdgevitError, MissingDependencyError
+from edgevit.runtime.wire import LIMITS
 
 if TYPE_CHECKING:
     import zenoh
@@ -18,8 +20,21 @@ ROOT = "edgevit"
 
 #: Milliseconds without a sign of life after which a link counts as cut.
 LEASE = 2000
-# Microseconds for which a full link may block before it counts as cut: who sends would do nothing else.
-_BLOCKED = 2_000_000
+# Microseconds for which a full link may take nothing before it counts as cut. Who sends does nothing else
+# meanwhile, and its whole session waits with it: less than LEASE, or others believe that it has gone as well.
+# Of 64 kB that must fit within it: lines of half a megabit in a second are fast enough.
+_BLOCKED = 1_000_000
+
+# Of the network's library: handshakes that failed, and names on certificates that have no rules.
+_REFUSALS = "off,zenoh_link_tls::unicast=warn,zenoh::net::routing::interceptor::access_control=info"
+
+# A device that was away is met again soon after it is back.
+_RETRY = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2}
+
+# Threads of the network's library. Closing a line that was cut holds one for up to 10 s
+# (https://github.com/eclipse-zenoh/zenoh/issues/1101); by default there are two that receive, and with two
+# such lines nothing is received from anyone.
+_RUNTIME = "(rx: (worker_threads: 16), net: (worker_threads: 4), acc: (worker_threads: 4))"
 
 #: Names of the files in a folder of keys.
 AUTHORITY, CERTIFICATE, PRIVATE = "authority.pem", "certificate.pem", "private.pem"
@@ -96,6 +111,8 @@ def open_session(links: Links, rules: Mapping[str, object] | None = None) -> zen
         EdgevitError: when an address cannot be listened at, or the keys cannot be used.
         MissingDependencyError: when eclipse-zenoh is not installed.
     """
+    # Read when the library is first used.
+    os.environ.setdefault("ZENOH_RUNTIME", _RUNTIME)
     try:
         import zenoh
     except ImportError as error:
@@ -115,15 +132,34 @@ def open_session(links: Links, rules: Mapping[str, object] | None = None) -> zen
         raise EdgevitError(f"cannot listen at {where}: {str(error).splitlines()[0]}") from error
 
 
+def is_heard(publisher: zenoh.Publisher) -> bool:
+    """Whether anyone takes what is sent."""
+    # Its stubs call it a bool; it is an object, which is always true.
+    status: Any = publisher.matching_status
+    return bool(status.matching)
+
+
+def log_refusals() -> None:
+    """Have a line on standard output for each connection without our keys, or of another plan's device."""
+    import zenoh
+
+    # Lines of a service are read from files.
+    os.environ.setdefault("NO_COLOR", "1")
+    zenoh.init_log_from_env_or(_REFUSALS)
+
+
 def _settings(links: Links) -> dict[str, object]:
     settings: dict[str, object] = {
         "mode": "peer",
         "listen/endpoints": links.endpoints(links.listen or ("127.0.0.1:0",)),
         "connect/endpoints": links.endpoints(links.connect),
+        "connect/retry": _RETRY,
         # Devices are named, not found: a stranger's worker on the same network is not ours.
         "scouting/multicast/enabled": False,
         "transport/link/tx/lease": LEASE,
         "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED,
+        # What is larger is no frame, and not ours.
+        "transport/link/rx/max_message_size": LIMITS.bytes + (1 << 20),
         # Within one machine alone: across a network it only takes memory.
         "transport/shared_memory/enabled": links.on_this_machine,
         # Only TCP and TLS, whatever else is built in.
@@ -146,9 +182,9 @@ def _settings(links: Links) -> dict[str, object]:
     return settings
 
 
-def alive_key(name: str, instance: str) -> str:
-    """Of the token that says that a worker lives."""
-    return f"{ROOT}/alive/{name}/{instance}"
+def alive_key(name: str, group: str, instance: str) -> str:
+    """Of the token that says that a worker lives, and which devices it lets in."""
+    return f"{ROOT}/alive/{name}/{group}/{instance}"
 
 
 def coordinator_key(deployment: str) -> str:
@@ -157,7 +193,7 @@ def coordinator_key(deployment: str) -> str:
 
 
 def worker_key(name: str, question: str) -> str:
-    """Of a question to a worker: about, assign or status."""
+    """Of a question to a worker: about, admit, rejoin, assign or status."""
     return f"{ROOT}/worker/{name}/{question}"
 
 
@@ -166,11 +202,11 @@ def artefact_key(deployment: str, sha256: str) -> str:
     return f"{ROOT}/run/{deployment}/artefact/{sha256}"
 
 
-def task_key(deployment: str, generation: int, worker: str, topic: str) -> str:
-    """Where tasks of a worker get their tensors."""
-    return f"{ROOT}/run/{deployment}/{generation}/{worker}/{topic}"
+def task_key(deployment: str, generation: int, worker: str, topic: str, sender: str) -> str:
+    """Where tasks of a worker get their tensors from a sender."""
+    return f"{ROOT}/run/{deployment}/{generation}/{worker}/{topic}/{sender}"
 
 
-def answer_key(deployment: str) -> str:
-    """Where a coordinator gets answers."""
-    return f"{ROOT}/run/{deployment}/answer"
+def answer_key(deployment: str, sender: str) -> str:
+    """Where a coordinator gets the answers of a worker."""
+    return f"{ROOT}/run/{deployment}/answer/{sender}"

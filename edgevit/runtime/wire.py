@@ -46,6 +46,9 @@ _HEAD_BYTES = _HEAD.size + _CRC.size
 _ENTRY = struct.Struct("<BBH")
 _ALIGNMENT = 16
 
+#: Of a fault that is no single request's: a task cannot send anything.
+NO_REQUEST = bytes(16)
+
 #: Remaining time of a request without a deadline.
 FOR_EVER = 2**32 - 1
 

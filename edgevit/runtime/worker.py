@@ -11,23 +11,24 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevit.errors import EdgevitError
 from edgevit.runtime import transport
-from edgevit.runtime.access import worker_rules
+from edgevit.runtime.access import EVERYONE, group_of, worker_rules
 from edgevit.runtime.cache import Cache, default_folder
 from edgevit.runtime.engines import Engine, available, open_engine
 from edgevit.runtime.messages import (
+    Admission,
     Announcement,
     Artefact,
     Assignment,
     MessageError,
     Status,
-    check_name,
+    check_device,
     read,
     write,
 )
@@ -63,7 +64,7 @@ class WorkerOptions:
     profile: Path | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "--name")
+        check_device(self.name, "--name")
         if self.threads < 1:
             raise EdgevitError(f"--threads {self.threads}: at least 1 is needed")
         if self.profile is not None and not self.profile.is_file():
@@ -87,33 +88,46 @@ class Worker:
             raise EdgevitError(
                 "a worker needs a runtime: run `pip install onnxruntime` or `pip install ai-edge-litert`"
             )
-        self.announcement = _announcement(options, self._runtimes)
         self._cache = Cache(options.cache or default_folder(), options.cache_limit)
         self._engines: dict[str, Engine] = {}
         self._stages: dict[str, Stage] = {}
         self._assignment: Assignment | None = None
         self._assigning = threading.Lock()
-        self._session = transport.open_session(options.links, worker_rules(options.name))
+        self._closed = threading.Event()
+        self._join(())
+
+    def _join(self, devices: Sequence[str]) -> None:
+        """Join the network, with these devices alone where certificates tell who they are."""
+        options = self._options
+        self._session = transport.open_session(options.links, worker_rules(options.name, devices))
+        self._devices = tuple(devices)
+        self._group = EVERYONE if options.links.tls is None else group_of(devices)
+        self.announcement = _announcement(options, self._runtimes, str(self._session.zid()))
         self._declared = self._declare()
 
     def _declare(self) -> list[object]:
         name, session = self._options.name, self._session
         return [
             session.declare_queryable(transport.worker_key(name, "about"), self._about),
+            session.declare_queryable(transport.worker_key(name, "admit"), self._admit),
+            session.declare_queryable(transport.worker_key(name, "rejoin"), lambda _: self._rejoin()),
             session.declare_queryable(transport.worker_key(name, "assign"), self._assign),
             session.declare_queryable(transport.worker_key(name, "status"), self._status),
             session.liveliness().declare_subscriber(
                 transport.coordinator_key("*"), self._coordinator_changed
             ),
             # Last: whoever sees the token may ask.
-            session.liveliness().declare_token(transport.alive_key(name, self.announcement.instance)),
+            session.liveliness().declare_token(
+                transport.alive_key(name, self._group, self.announcement.instance)
+            ),
         ]
 
     def close(self) -> None:
         """Leave the network; what waits is dropped, and its sender will notice."""
+        self._closed.set()
         with self._assigning:
             self._release()
-        self._session.close()
+            self._session.close()
 
     def _about(self, query: zenoh.Query) -> None:
         query.reply(query.key_expr, write(self.announcement))
@@ -122,7 +136,52 @@ class Worker:
         assignment = self._assignment
         deployment, generation = ("", 0) if assignment is None else _whose(assignment)
         stages = tuple(stage.status() for stage in self._stages.values())
-        query.reply(query.key_expr, write(Status(deployment, generation, stages)))
+        links = tuple(str(each) for each in self._session.info.peers_zid())
+        query.reply(query.key_expr, write(Status(deployment, generation, stages, links)))
+
+    def _admit(self, query: zenoh.Query) -> None:
+        threading.Thread(target=self._admit_and_reply, args=(query,), daemon=True).start()
+
+    def _admit_and_reply(self, query: zenoh.Query) -> None:
+        try:
+            devices = read(Admission, _payload(query)).devices
+            if self._options.name not in devices:
+                raise MessageError(f"{self._options.name} is not among the devices that it is to work with")
+        except EdgevitError as error:
+            _log.warning("refused: %s", error)
+            query.reply_err(str(error))
+            return
+        else:
+            # Before it is done: whoever asked is not heard any more while it is.
+            query.reply(query.key_expr, b"ready")
+        finally:
+            query.drop()
+        with self._assigning:
+            if self._group not in {EVERYONE, group_of(devices)}:
+                self._join_anew(devices)
+
+    def _rejoin(self) -> None:
+        # A reply would not be sent any more: that it goes, and comes back, is answer enough.
+        threading.Thread(target=self._rejoin_now, daemon=True).start()
+
+    def _rejoin_now(self) -> None:
+        with self._assigning:
+            if not self._closed.is_set():
+                self._join_anew(self._devices)
+
+    def _join_anew(self, devices: Sequence[str]) -> None:
+        """Leave the network and come back: neither rules nor whom it is linked to can be changed."""
+        self._release()
+        self._session.close()
+        while not self._closed.is_set():
+            try:
+                self._join(devices)
+            except EdgevitError as error:
+                _log.warning("%s; trying again", error)
+                self._closed.wait(1)
+            else:
+                _log.info("joined again, instance %s", self.announcement.instance)
+                return
 
     def _assign(self, query: zenoh.Query) -> None:
         # Fetching and loading take seconds, in which the network's own thread must not be held.
@@ -130,8 +189,7 @@ class Worker:
 
     def _assign_and_reply(self, query: zenoh.Query) -> None:
         try:
-            payload = query.payload
-            assignment = read(Assignment, b"" if payload is None else payload.to_bytes())
+            assignment = read(Assignment, _payload(query))
             with self._assigning:
                 self._take(assignment)
         except EdgevitError as error:
@@ -203,15 +261,20 @@ class Worker:
                 self._release()
 
 
+def _payload(query: zenoh.Query) -> bytes:
+    return b"" if query.payload is None else query.payload.to_bytes()
+
+
 def _whose(assignment: Assignment) -> tuple[str, int]:
     return assignment.deployment, assignment.generation
 
 
-def _announcement(options: WorkerOptions, runtimes: dict[str, str]) -> Announcement:
+def _announcement(options: WorkerOptions, runtimes: dict[str, str], session: str) -> Announcement:
     profile = "" if options.profile is None else hashlib.sha256(options.profile.read_bytes()).hexdigest()
     return Announcement(
         name=options.name,
         instance=secrets.token_hex(8),
+        session=session,
         formats=tuple(sorted(runtimes)),
         runtime=", ".join(runtimes[name] for name in sorted(runtimes)),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),

@@ -15,8 +15,6 @@ pytest.importorskip("zenoh")
 pytest.importorskip("onnxruntime")
 
 from edgevit.planning.plan_file import PlanFile
-from edgevit.planning.plans import PlanOptions, plan
-from edgevit.pruning.classwise import split_classes
 from edgevit.pruning.split import read_split
 from edgevit.runtime import transport
 from edgevit.runtime.coordinator import Coordinator, CoordinatorOptions
@@ -25,8 +23,8 @@ from edgevit.runtime.local import local_workers
 from edgevit.runtime.models import open_model
 from edgevit.runtime.survivors import spare_plans
 from edgevit.runtime.transport import Links
-from edgevit.runtime.wire import Envelope, Tensors, encode
-from tests.pruning.patterns import learned, patterns
+from edgevit.runtime.wire import NO_REQUEST, Envelope, Fault, Tensors, encode
+from tests.pruning.patterns import patterns
 from tests.runtime.conftest import images
 
 OPTIONS = CoordinatorOptions(patience=0.5, probation=60.0, gather=20.0, hopeless=20.0)
@@ -99,7 +97,7 @@ def test_what_a_killed_worker_had_is_answered_by_the_others_and_it_may_come_back
     assert set(asked.values()) == {1}
     assert len(asked) == 300
     assert "w-2" not in work.devices
-    assert len(work.coordinator._ledger) == 0
+    assert len(work.coordinator._dispatch.ledger) == 0
 
     work.workers.start("w-2")
     work.wait_for(["w-1", "w-2", "w-3"])
@@ -143,8 +141,8 @@ def test_nonsense_on_any_key_is_dropped_and_what_is_missed_is_sent_again(work, t
         Tensors(Envelope(secrets.token_bytes(16), generation=orders.generation), {"image": images(1)[0]})
     )
     keys = [
-        transport.answer_key(identity),
-        *(transport.task_key(identity, orders.generation, f"w-{n + 1}", t) for n, t in enumerate(TOPICS)),
+        transport.answer_key(identity, "w-3"),
+        *(transport.task_key(identity, orders.generation, f"w-{n + 1}", *t) for n, t in enumerate(TOPICS)),
     ]
     for key in keys:
         for payload in (b"", b"\x80\x04K\x01.", good[:-1], good[:60] + b"\xff" + good[61:], good):
@@ -157,7 +155,36 @@ def test_nonsense_on_any_key_is_dropped_and_what_is_missed_is_sent_again(work, t
     stranger.close()
 
 
-TOPICS = ("entry", "stage-0-1", "stage-0-2")
+TOPICS = (("entry", "coordinator"), ("stage-0-1", "w-1"), ("stage-0-2", "w-2"))
+
+
+def test_a_worker_that_cannot_reach_the_next_one_joins_anew_and_then_rests(work, tiny_program, monkeypatch):
+    """The line between two workers is cut, those to the coordinator are not."""
+    monkeypatch.setattr(work.coordinator._steering, "_probation", 60.0)
+    stranger = transport.open_session(Links(connect=(work.workers.address,)))
+    identity, fleet = work.coordinator._deployment._name, work.coordinator._fleet
+    said = stranger.declare_publisher(transport.answer_key(identity, "w-2"))
+    until = time.monotonic() + 10
+    while not said.matching_status.matching:
+        assert time.monotonic() < until
+
+    def complain():
+        envelope = Envelope(NO_REQUEST, generation=work.coordinator.running.generation)
+        said.put(encode(Fault(envelope, "w-3 is not reached")))
+
+    before = fleet.instances["w-2"]
+    complain()
+    while fleet.instances.get("w-2") in {before, None}:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    work.wait_for(["w-1", "w-2", "w-3"])
+    sent = images(20)
+    np.testing.assert_allclose(logits(work.ask(sent)), expected(tiny_program, sent), atol=1e-5)
+    # That did not help: it is left out.
+    complain()
+    work.wait_for(["w-1", "w-3"])
+    np.testing.assert_allclose(logits(work.ask(sent)), expected(tiny_program, sent), atol=1e-5)
+    stranger.close()
 
 
 def test_a_frame_that_is_lost_on_its_way_is_sent_again_and_nobody_is_blamed(work, tiny_program):
@@ -190,21 +217,10 @@ def test_a_coordinator_that_starts_anew_takes_the_workers_over(work, tiny_progra
         second.close()
 
 
-@pytest.fixture(scope="module")
-def ensemble(tmp_path_factory, cluster):
-    """A split in three parts on three devices."""
-    folder = tmp_path_factory.mktemp("ensemble")
-    data, classes = (values.numpy() for values in patterns(96, seed=2))
-    split_classes(learned(), data, classes, parts=3, grouping="random", epochs=0, output=folder / "split")
-    made = plan(folder / "split", devices=cluster, options=PlanOptions(mode="ensemble"))
-    made.write(folder / "plan.yaml")
-    return folder
-
-
 def test_an_ensemble_answers_what_the_split_does(ensemble):
-    split = read_split(ensemble / "split")
+    split = read_split(ensemble.parent / "split")
     sent = patterns(12, seed=3)[0].numpy()[:, None]
-    with Work(ensemble / "plan.yaml", ensemble / "split") as work:
+    with Work(ensemble, ensemble.parent / "split") as work:
         futures = work.ask(sent)
         np.testing.assert_allclose(logits(futures), split.predict(sent[:, 0]), atol=1e-4)
         assert not any(future.result().degraded for future in futures)
@@ -212,10 +228,10 @@ def test_an_ensemble_answers_what_the_split_does(ensemble):
 
 
 def test_an_ensemble_answers_by_its_deadline_without_a_part_that_hangs(ensemble):
-    split = read_split(ensemble / "split")
+    split = read_split(ensemble.parent / "split")
     sent = patterns(3, seed=3)[0].numpy()[:, None]
     patient = CoordinatorOptions(patience=20.0)
-    with Work(ensemble / "plan.yaml", ensemble / "split", patient) as work:
+    with Work(ensemble, ensemble.parent / "split", patient) as work:
         (parts,) = (task.parts for task in work.plan.plan.tasks if task.device == "w-1")
         work.send_signal("w-1", signal.SIGSTOP)
         futures = work.ask(sent, deadline=1.0)
@@ -224,9 +240,9 @@ def test_an_ensemble_answers_by_its_deadline_without_a_part_that_hangs(ensemble)
 
 
 def test_an_ensemble_that_loses_a_device_is_whole_again_on_the_others(ensemble):
-    split = read_split(ensemble / "split")
+    split = read_split(ensemble.parent / "split")
     sent = patterns(12, seed=3)[0].numpy()[:, None]
-    with Work(ensemble / "plan.yaml", ensemble / "split") as work:
+    with Work(ensemble, ensemble.parent / "split") as work:
         work.send_signal("w-3", signal.SIGKILL)
         work.wait_for(["w-1", "w-2"])
         futures = work.ask(sent)

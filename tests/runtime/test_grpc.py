@@ -54,7 +54,7 @@ def client(make_plan):
     with triton.InferenceServerClient(f"127.0.0.1:{grpc}") as made:
         yield made
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def given(value: np.ndarray) -> triton.InferInput:

@@ -11,13 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgevit.runtime.protocol import (
-    RequestError,
-    Served,
-    TensorSpec,
-    read_request,
-    write_response,
-)
+from edgevit.runtime.infer_request import read_request
+from edgevit.runtime.infer_response import write_response
+from edgevit.runtime.protocol import RequestError, Served, TensorSpec
 
 SERVED = Served(
     "m", TensorSpec("image", "FP32", (2, 3)), (TensorSpec("logits", "FP32", (3,)),), ("a", "b", "c"), 4

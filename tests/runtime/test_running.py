@@ -72,7 +72,7 @@ def test_what_a_runtime_refuses_is_said_to_who_asked_and_harms_nobody(work):
 
 
 def test_there_is_no_place_for_more_than_may_be_on_their_way(work):
-    work._events.put(lambda: __import__("time").sleep(0.5))
+    work._conductor.tell(lambda: __import__("time").sleep(0.5))
     asked = [work.submit({"image": image}, wait=0.01) for image in images(work.in_flight)]
     with pytest.raises(UnansweredError, match="on their way already"):
         work.submit({"image": images(1)[0]}, wait=0.01)
@@ -138,6 +138,16 @@ def test_the_command_says_what_was_measured_beside_what_was_planned(make_plan, i
     assert [step["device"] for step in report["steps"]] == ["w-1", "w-2", "w-3"]
 
 
+def test_fewer_workers_run_the_plan_that_is_for_them_and_name_classes(make_plan, image_folder, capsys):
+    files = [str(path) for path in sorted(image_folder.rglob("*.png"))[:3]]
+    words = [word for file in files for word in ("--images", file)]
+    assert run(["run", str(make_plan("pipeline")), "--local", "2", "--no-spares", "--json", *words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {step["device"] for step in report["steps"]} == {"w-1", "w-2"}
+    assert list(report["classes"]) == files
+    assert {name for name, _ in report["classes"].values()} <= {"circle", "square", "cross"}
+
+
 def test_a_device_whose_name_cannot_be_a_key_is_refused(make_plan, tmp_path, capsys):
     path = tmp_path / "plan.yaml"
     path.write_text(make_plan("pipeline").read_text().replace("w-1", "my board"))
@@ -148,7 +158,11 @@ def test_a_device_whose_name_cannot_be_a_key_is_refused(make_plan, tmp_path, cap
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--local"], "give either --data DIR or --noise N"),
+        (["--local"], "give one of --data DIR, --images FILE, --noise N"),
+        (["--noise", "1", "--local", "4"], "--local 4:"),
+        (["--noise", "1", "--local", "1"], "has no plan for w-1 alone"),
+        (["--noise", "1", "--local", "some"], "'some' is not a valid integer"),
+        (["--images", "none.jpg", "--local", "2"], "none.jpg"),
         (["--noise", "1", "--local", "--listen", "127.0.0.1:7000"], "--local: workers are on this machine"),
         (["--noise", "1", "--listen", "0.0.0.0:7447"], "--insecure"),
         (["--noise", "1", "--connect", "nowhere"], "write HOST:PORT"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +22,9 @@ pytest.importorskip("zenoh")
 pytest.importorskip("aiohttp")
 
 from edgevit.cli import run
+from edgevit.pruning.split import read_split
 from edgevit.runtime.service import Bucket
+from tests.pruning.patterns import patterns
 from tests.runtime.conftest import images
 
 START = "from edgevit.cli import main; main()"
@@ -31,16 +36,30 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def served(make_plan):
-    """A process that serves a pipeline, and its address."""
+@contextlib.contextmanager
+def serving(plan, log, *words):
+    """A process that serves a plan on local workers, and its address."""
     port = free_port()
-    words = ["serve", str(make_plan("pipeline")), "--local", "--http", str(port), "--max-request", "100k"]
-    process = subprocess.Popen([sys.executable, "-c", START, *words], stdout=subprocess.PIPE, text=True)
-    assert f"serving tiny at http://127.0.0.1:{port}/v2" in process.stdout.readline()
-    yield f"127.0.0.1:{port}"
+    command = ["serve", str(plan), "--local", "--http", str(port), *words]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", START, *command], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    assert f"at http://127.0.0.1:{port}/v2" in process.stdout.readline()
+    yield process, f"127.0.0.1:{port}"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return tmp_path_factory.mktemp("served") / "log"
+
+
+@pytest.fixture(scope="module")
+def served(make_plan, log):
+    with serving(make_plan("pipeline"), log, "--max-request", "100k") as (_, address):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +153,33 @@ def test_an_image_file_gives_labels(served):
     assert found["degraded"] is False
 
 
+TRUNCATED = json.dumps(
+    {
+        "inputs": [
+            {
+                "name": "image",
+                "shape": [1, 3, 16, 16],
+                "datatype": "FP32",
+                "parameters": {"binary_data_size": 3072},
+            }
+        ]
+    }
+).encode()
+
+
 @pytest.mark.parametrize(
     ("path", "data", "headers", "status", "sentence"),
     [
         ("/v2/models/tiny/infer", b"{", {}, 400, "is not the JSON of a request"),
         ("/v2/models/tiny/infer", b"x" * 200_000, {}, 413, "larger than 100000 bytes"),
         ("/v2/models/tiny/infer", b"{}", {"Inference-Header-Content-Length": "-1"}, 400, "is no number"),
+        (
+            "/v2/models/tiny/infer",
+            TRUNCATED + bytes(3071),
+            {"Inference-Header-Content-Length": str(len(TRUNCATED))},
+            400,
+            "and 3071 follow the JSON",
+        ),
         ("/v2/models/tiny/infer", b"GIF", {"Content-Type": "image/jpeg"}, 400, "is not an image"),
         ("/v2/models/tiny/infer", b"", {"Content-Type": "image/png"}, 400, "is empty"),
         ("/v2/models/..%2f..%2fetc/infer", b"{}", {}, 404, "known: tiny"),
@@ -148,12 +188,14 @@ def test_an_image_file_gives_labels(served):
     ],
 )
 def test_what_is_refused_is_one_sentence_and_the_service_goes_on(
-    served, path, data, headers, status, sentence
+    served, log, path, data, headers, status, sentence
 ):
+    before = log.read_text()
     found, value = post(served, path, data, **headers)
     assert found == status
     assert sentence in value["error"]
     assert "\n" not in value["error"]
+    assert log.read_text().removeprefix(before).count("\n") == 1
     with urllib.request.urlopen(f"http://{served}/v2/health/ready") as answer:
         assert answer.status == 200
 
@@ -194,7 +236,7 @@ def test_more_than_may_wait_are_told_to_come_back(make_plan):
         assert set(statuses) == {200, 429}
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_tokens_come_back_at_their_rate():
@@ -237,6 +279,57 @@ def test_what_was_done_is_counted_for_prometheus(served, client):
         runs = f'edgevit_task_runs_total{{device="{device}",task="stage-0-{place}"}}'
         assert after[runs] == before[runs] + 3
         assert after[f'edgevit_device_answers{{device="{device}"}}'] == 1
+
+
+def infer(address, image):
+    """Logits of an image."""
+    data = image.ravel().tolist()
+    given = {"name": "image", "shape": list(image.shape), "datatype": "FP32", "data": data}
+    status, found = post(address, "/v2/models/patterns/infer", json.dumps({"inputs": [given]}).encode())
+    assert status == 200, found
+    return np.array(found["outputs"][0]["data"], np.float32), found.get("parameters", {})
+
+
+def worker_of(process, name):
+    """The process of a local worker."""
+    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+    for child in (word for path in lists for word in path.read_text().split()):
+        if f"--name\0{name}\0" in Path(f"/proc/{child}/cmdline").read_text():
+            return int(child)
+    raise AssertionError(name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+def test_an_ensemble_is_served_and_loses_a_worker_meanwhile(ensemble, tmp_path):
+    split = read_split(ensemble.parent / "split")
+    sent = patterns(12, seed=3)[0].numpy()[:, None]
+    expected = split.predict(sent[:, 0])
+    with serving(ensemble, tmp_path / "log", "--name", "patterns") as (process, address):
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(infer, address, sent[place % 12]) for place in range(60)]
+            asked[10].result()
+            os.kill(worker_of(process, "w-3"), signal.SIGKILL)
+            found = [each.result() for each in asked]
+        for place, (logits, parameters) in enumerate(found):
+            if not parameters.get("degraded"):
+                np.testing.assert_allclose(logits, expected[place % 12], atol=1e-4)
+        # Whole again, on the others.
+        logits, parameters = infer(address, sent[0])
+        np.testing.assert_allclose(logits, expected[0], atol=1e-4)
+        assert parameters == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+def test_a_pipeline_that_loses_a_worker_meanwhile_answers_all(make_plan, tiny_program, tmp_path):
+    sent = images(40)
+    with serving(make_plan("pipeline"), tmp_path / "log", "--name", "patterns") as (process, address):
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(infer, address, image) for image in sent]
+            asked[10].result()
+            os.kill(worker_of(process, "w-2"), signal.SIGKILL)
+            found = np.stack([each.result()[0] for each in asked])
+        np.testing.assert_allclose(found, tiny_program.run(sent[:, 0])[0], atol=1e-5)
+        assert metrics(address)["edgevit_plan_changes_total"] == 1
 
 
 def metrics(address):

@@ -21,6 +21,7 @@ from edgevit.errors import EdgevitError
 from edgevit.runtime import transport
 from edgevit.runtime.cache import Cache
 from edgevit.runtime.messages import (
+    Admission,
     Announcement,
     Artefact,
     Assignment,
@@ -33,7 +34,9 @@ from edgevit.runtime.messages import (
 from edgevit.runtime.worker import Worker, WorkerOptions
 
 ARTEFACT = Artefact("0" * 64, "onnx", 10)
-TASK = Task("stage-0-0", "entry", 0, ARTEFACT, ("image",), ("logits",), ("logits",), False, ("", ""))
+TASK = Task(
+    "stage-0-0", "entry", "coordinator", 0, ARTEFACT, ("image",), ("logits",), ("logits",), False, ("", "")
+)
 ASSIGNMENT = Assignment("run", 1, 4, (TASK,), (ARTEFACT,))
 
 
@@ -117,6 +120,22 @@ def test_a_worker_refuses_in_a_sentence_and_goes_on(worker, payload, sentence):
     assert ask(worker, "assign", write(replace(ASSIGNMENT, tasks=(), keep=(), generation=9))) == b"ready"
 
 
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        (b"{}", "has other keys"),
+        (b'{"devices": []}', "must have devices"),
+        (b'{"devices": ["w", "a/*"]}', "use letters"),
+        (b'{"devices": ["w", "coordinator"]}', "is the name of whoever runs plans"),
+        (write(Admission(("v", "x"))), "w is not among the devices"),
+        (write(Admission(("v", "w"))), b"ready"),
+    ],
+)
+def test_a_worker_is_admitted_to_plans_that_it_is_in(worker, payload, sentence):
+    assert sentence in ask(worker, "admit", payload)
+    assert read(Announcement, ask(worker, "about")).name == "w"
+
+
 def test_an_assignment_that_is_over_is_refused(worker):
     blank = replace(ASSIGNMENT, tasks=(), keep=())
     assert ask(worker, "assign", write(replace(blank, generation=2))) == b"ready"
@@ -134,6 +153,7 @@ artefacts = st.builds(
 )
 tasks = st.builds(
     Task,
+    names,
     names,
     names,
     st.integers(0, 9),
@@ -226,6 +246,7 @@ def test_an_artefact_larger_than_the_cache_is_refused(tmp_path):
     ("words", "sentence"),
     [
         (["--name", "a/b"], "--name 'a/b': use letters"),
+        (["--name", "coordinator"], "is the name of whoever runs plans"),
         (["--name", "a", "--listen", "192.168.1.1:7447"], "give --tls DIR"),
         (["--name", "a", "--threads", "0"], "--threads 0"),
         (["--name", "a", "--profile", "none.yaml"], "--profile none.yaml: does not exist"),
