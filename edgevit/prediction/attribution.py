@@ -14,11 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgevit.prediction.operations import Operation, Timed
+from edgevit.prediction.operations import Operation, Timed, representative
 from edgevit.prediction.regression import relative_least_squares
-
-#: Of one kind: a file of them is read in no time.
-MOST_SHAPES = 120
 
 # However much is taken off a piece, so much of its time is its own.
 _LEAST_SHARE = 0.1
@@ -83,14 +80,6 @@ def attribute(runs: Sequence[Run]) -> list[Timed]:
         families = frozenset(family for _, family in times)
         kinds[operation.kind].append(Timed(operation, float(np.mean([us for us, _ in times])), families))
     return [timed for alike in kinds.values() for timed in representative(alike)]
-
-
-def representative(alike: Sequence[Timed]) -> list[Timed]:
-    """Of many shapes of one kind as many as say all, from the quickest to the slowest at even distances."""
-    ordered = sorted(alike, key=lambda timed: timed.microseconds)
-    count = min(len(ordered), MOST_SHAPES)
-    places = np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))
-    return [ordered[place] for place in places]
 
 
 def _overhead(runs: Sequence[Run]) -> tuple[float, float]:

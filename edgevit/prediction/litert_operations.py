@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgevit.export.placement.operators import Operand, Operator
 from edgevit.export.placement.read_tflite import read_tflite
-from edgevit.prediction.operations import Operation
+from edgevit.prediction.operations import Operation, depthwise
 
 _BYTES = {"int8": 1, "uint8": 1, "bool": 1, "float16": 2, "int16": 2, "int64": 8}
 
@@ -35,6 +35,7 @@ def operation_of(operator: Operator) -> Operation:
         label += " pointwise" if kernel[1:3] == (1, 1) else " dense"
         return Operation(label, math.prod(result) * math.prod(kernel[1:]), read, written, weights)
     if operator.kind == "DEPTHWISE_CONV_2D":
+        label = f"{label} {depthwise(kernel[1:3])}"
         return Operation(label, math.prod(result) * math.prod(kernel[1:3]), read, written, weights)
     # Rows times columns times what they have in common.
     width = math.prod(_sizes(first)) // max(1, math.prod(result[:-1]))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgevit.prediction.operations import Operation
+from edgevit.prediction.operations import Operation, depthwise
 from edgevit.profiling.blocks import originals
 from edgevit.profiling.measurements import Shape
 
@@ -73,7 +73,9 @@ def _convolution(
 ) -> Operation:
     # Out channels, in channels of a group, sides.
     each = math.prod(kernel[1:])
-    shape = "depthwise" if kernel[1:2] == (1,) else "pointwise" if set(kernel[2:]) == {1} else "dense"
+    shape = "pointwise" if set(kernel[2:]) == {1} else "dense"
+    if tuple(kernel[1:2]) == (1,):
+        shape = depthwise(kernel[2:])
     weights = math.prod(kernel) * _BYTES.get(image[0], 4)
     return Operation(f"{label} {shape}", math.prod(result) * each, _bytes([image]), written, weights)
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 #: What runs a format, and is measured.
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
+
+#: Of one kind: more say little more, and take long to learn from.
+MOST_SHAPES = 100
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,17 @@ class Operation:
         return (float(self.macs), float(self.read), float(self.written), float(self.weights))
 
 
+def depthwise(sides: Sequence[int]) -> str:
+    """A depthwise convolution by what decides its kernel: runtimes have some for 9 and 25 weights a channel.
+
+    >>> depthwise((3, 3)), depthwise((7, 7))
+    ('depthwise 9', 'depthwise larger')
+    """
+    weights = math.prod(sides)
+    found = next((str(limit) for limit in (9, 25) if weights <= limit), "larger")
+    return f"depthwise {found}"
+
+
 @dataclass(frozen=True)
 class Timed:
     """An operation that was measured.
@@ -48,3 +66,11 @@ class Timed:
     operation: Operation
     microseconds: float
     families: frozenset[str]
+
+
+def representative(alike: Sequence[Timed]) -> list[Timed]:
+    """Of many shapes of one kind as many as say all, from the quickest to the slowest at even distances."""
+    ordered = sorted(alike, key=lambda timed: timed.microseconds)
+    count = min(len(ordered), MOST_SHAPES)
+    places = np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))
+    return [ordered[place] for place in places]

@@ -102,7 +102,7 @@ class DevicePredictor:
         """
         times = self._predictor.times(operations)
         checks = _checks(self.table.models, integers=_has_integers(operations))
-        bias, width = _error(checks)
+        bias, width = error_of(checks)
         scale = math.exp(bias)
         total = scale * sum(times) / 1e3
         kinds = self._kinds(operations, [scale * time for time in times])
@@ -283,7 +283,7 @@ def _checks(models: Sequence[MeasuredModel], *, integers: bool) -> list[float]:
     return [math.log(model.us / model.predicted_us) for model in alike or models]
 
 
-def _error(checks: Sequence[float]) -> tuple[float, float | None]:
+def error_of(checks: Sequence[float]) -> tuple[float, float | None]:
     """By how much predictions are off in the mean, and the half width of the interval; both logarithms.
 
     The interval of one more value of a normal distribution of which some are known (Student).

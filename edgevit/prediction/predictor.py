@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgevit.prediction.operations import Operation, Timed
+from edgevit.prediction.operations import Operation, Timed, representative
 from edgevit.prediction.regression import Curve, fit
 
 
@@ -25,8 +25,8 @@ class Predictor:
             by_kind[one.operation.kind].append(one)
             by_sort[one.operation.macs > 0].append(one)
         self._curves = {kind: fit(alike) for kind, alike in by_kind.items()}
-        # For a kind that was not measured: all that multiply, or all that do not.
-        self._sorts = {multiplies: fit(alike) for multiplies, alike in by_sort.items()}
+        self._by_sort = by_sort
+        self._sorts: dict[bool, Curve] = {}
 
     def knows(self, operation: Operation) -> bool:
         """Whether any operation of its kind was measured."""
@@ -46,7 +46,12 @@ class Predictor:
         return [float(time) for time in times]
 
     def _curve(self, operation: Operation) -> Curve:
+        """Of its kind; where none of it was measured, of all that multiply, or of all that do not."""
         if operation.kind in self._curves:
             return self._curves[operation.kind]
         multiplies = operation.macs > 0
-        return self._sorts.get(multiplies) or next(iter(self._sorts.values()))
+        if multiplies not in self._by_sort:
+            multiplies = not multiplies
+        if multiplies not in self._sorts:
+            self._sorts[multiplies] = fit(representative(self._by_sort[multiplies]))
+        return self._sorts[multiplies]

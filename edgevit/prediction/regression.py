@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 _FEWEST = 4
 # Of the process: how far shapes may differ, as a ratio's logarithm, and still be alike; how much of the
 # leftover is noise.
-_LENGTHS = (0.5, 1.0, 2.0, 4.0)
+_LENGTHS = (0.5, 1.0, 2.0)
 _NOISES = (0.02, 0.1, 0.3, 1.0)
 # A time below a tenth of a microsecond is none.
 _LEAST_US = 0.1
