@@ -2,13 +2,13 @@
 
 Usage: python benchmarks/prediction.py [--profile FILE.yaml] [--write docs/prediction.md]
 
-The suite measures this machine once, on one thread, in ONNX Runtime and LiteRT; or what it has written before
-is read. Each of its ten models, in float32 and in eight bits, is predicted from the operators of the other
-families alone, which the suite does itself, and compared with the middle of its whole runs.
+The suite measures this machine once, on one thread, in ONNX Runtime and LiteRT; or a profile that it wrote
+before is read. Each of its ten models, in float32 and in eight bits, is predicted from the operators of the
+other families alone, which the suite does itself, and compared with the middle of its whole runs.
 
-A whole run is timed in the thread's processor time, in turns with a pace model: on a machine that is busy with
-other things both count how fast the machine itself was. By how much predictions are off in the mean is taken
-out as `edgevit predict` does, for each family from the others; its interval is judged likewise.
+A whole run is timed in the thread's processor time, in turns with a pace model: on a machine that is busy
+with other things both count how fast the machine itself was. By how much predictions are off in the mean is
+taken out as `edgevit predict` does, for each family from the others; its interval is judged likewise.
 """
 
 from __future__ import annotations
