@@ -28,10 +28,11 @@ def measure_machine(
     Raises:
         UsageError: without a file to write.
         InterruptedProfileError: when it is interrupted; what there was by then is written.
+        PartialSuiteError: likewise when the device is lost.
     """
     from edgevit.files import check_output, staged_file
     from edgevit.prediction.document import write_profile
-    from edgevit.prediction.suite import measure
+    from edgevit.prediction.suite import INTERRUPTED, PartialSuiteError, measure
     from edgevit.profiling.latency import InterruptedProfileError
 
     if file is None:
@@ -40,17 +41,21 @@ def measure_machine(
     if path.suffix not in {".yaml", ".yml"}:
         raise click.UsageError(f"-o {file}: a device profile ends in .yaml")
     check_output(path, force=force)
-    suite = measure(
-        formats=None if formats is None else formats.split(","),
-        models=None if models is None else models.split(","),
-        remote=remote,
-        **choices,
-    )
-    with staged_file(path) as staged:
-        write_profile(suite, staged, name=path.stem)
+    try:
+        suite = measure(
+            formats=None if formats is None else formats.split(","),
+            models=None if models is None else models.split(","),
+            remote=remote,
+            **choices,
+        )
+        with staged_file(path) as staged:
+            write_profile(suite, staged, name=path.stem)
+    except KeyboardInterrupt:
+        raise InterruptedProfileError(f"{path}: interrupted; nothing was written") from None
     _print(path, as_json=as_json)
     if suite.partial is not None:
-        raise InterruptedProfileError(f"{path}: {suite.partial}; the profile is partial, and says so")
+        error = InterruptedProfileError if suite.partial == INTERRUPTED else PartialSuiteError
+        raise error(f"{path}: {suite.partial}; the profile is partial, and says so")
 
 
 def _print(path: Path, *, as_json: bool) -> None:

@@ -179,8 +179,7 @@ def predict(source: str | Path, *, device: str | Path, to: str | None = None) ->
     if given in RUNTIMES:
         if to not in (None, given):
             raise EdgevitError(f"--to {to}: {path} is an artefact already; leave it out")
-        operations = operations_of(path)
-        return DevicePredictor(profile, RUNTIMES[given]).predict(str(source), operations)
+        return DevicePredictor(profile, RUNTIMES[given]).predict(str(source), operations_of(path))
     to = _format(profile, to)
     predictor = DevicePredictor(profile, RUNTIMES[to])
     return replace(predict_program(_opened(source), predictor, to), model=str(source))

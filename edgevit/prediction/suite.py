@@ -21,8 +21,15 @@ from edgevit.profiling.latency import InterruptedProfileError
 from edgevit.profiling.links import link_speed
 from edgevit.progress import track
 
+INTERRUPTED = "interrupted"
 # On each artefact.
 _SECONDS = 2.0
+
+
+class PartialSuiteError(EdgevitError):
+    """A machine could not be measured to the end; what was measured is kept."""
+
+    exit_code = 1
 
 
 @dataclass
@@ -113,7 +120,7 @@ def measure(
             suite.links[str(host)] = link_speed(host, remote)
         _measure_all(suite, wanted, place)
     except KeyboardInterrupt:
-        suite.partial = "interrupted"
+        suite.partial = INTERRUPTED
     except EdgevitError as error:
         suite.partial = str(error)
         if not suite.measured:
