@@ -18,8 +18,8 @@ class MeasuredOperator(Strict):
     """An operator of one shape, and how long one run of it takes inside a model.
 
     `kind` is the runtime's name with what else decides which kernel runs. `macs` are
-    multiply-accumulates; `read`, `written` and `weights` bytes. `families` are those of the models
-    that have it.
+    multiply-accumulates; `read`, `written` and `weights` bytes, `resident` those of all weights of the
+    model. `families` are those of the models that have it.
     """
 
     kind: Text
@@ -27,6 +27,7 @@ class MeasuredOperator(Strict):
     read: Number = 0
     written: Number = 0
     weights: Number = 0
+    resident: Number = 0
     us: Positive
     families: Annotated[tuple[Text, ...], Field(min_length=1)]
 

@@ -20,6 +20,7 @@ _ARCHITECTURES = {"x86_64": "x86-64", "AMD64": "x86-64", "aarch64": "arm64", "ar
 # What the suite runs an artefact by, in each runtime's own word.
 _VIA = {"onnxruntime": "CPUExecutionProvider", "litert": "XNNPACK"}
 _SOURCE = "suite"
+_NUMBERS = ("macs", "read", "written", "weights", "resident")
 # A clock shows no shorter time.
 _LEAST_US = 1e-3
 
@@ -123,7 +124,7 @@ def _model(run: Run, predicted_us: float) -> _Row:
 
 def _operator(timed: Timed) -> _Row:
     """A line of the table; what is 0 is left out."""
-    numbers = {name: getattr(timed.operation, name) for name in ("macs", "read", "written", "weights")}
+    numbers = {name: getattr(timed.operation, name) for name in _NUMBERS}
     return _Row(
         kind=timed.operation.kind,
         **{name: number for name, number in numbers.items() if number},

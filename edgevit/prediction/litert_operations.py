@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgevit.export.placement.operators import Operand, Operator
 from edgevit.export.placement.read_tflite import read_tflite
-from edgevit.prediction.operations import Operation, depthwise
+from edgevit.prediction.operations import Operation, depthwise, in_one_model
 
 _BYTES = {"int8": 1, "uint8": 1, "bool": 1, "float16": 2, "int16": 2, "int64": 8}
 
@@ -18,7 +18,7 @@ PRODUCTS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_C
 
 def read_operations(path: Path) -> list[Operation]:
     """The operations of a file, in its order."""
-    return [operation_of(operator) for operator in read_tflite(path)]
+    return in_one_model([operation_of(operator) for operator in read_tflite(path)])
 
 
 def operation_of(operator: Operator) -> Operation:

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgevit.errors import EdgevitError
 from edgevit.prediction.attribution import Piece
+from edgevit.prediction.operations import in_one_model
 from edgevit.profiling.addresses import Address, Remote, address_of
 from edgevit.profiling.local import local_run
 from edgevit.profiling.measurements import Shape
@@ -77,9 +78,14 @@ def _time_onnx(path: Path, pace: Path, place: Place) -> Measured:
 
     said = _ask(place, "onnxruntime", [path, pace])
     operators = OnnxOperators(path)
+    operations = in_one_model(
+        [
+            operators.operation(name, kind, *map(_shapes, ends))
+            for (name, kind, *_), ends in zip(said["operators"], said["shapes"], strict=True)
+        ]
+    )
     pieces = tuple(
-        Piece((operators.operation(name, kind, *map(_shapes, ends)),), us)
-        for (name, kind, _, us), ends in zip(said["operators"], said["shapes"], strict=True)
+        Piece((operation,), us) for operation, (*_, us) in zip(operations, said["operators"], strict=True)
     )
     return Measured(said["runtime"], said["whole_us"], said["pace_us"], pieces)
 

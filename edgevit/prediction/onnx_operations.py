@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgevit.prediction.operations import Operation, depthwise
+from edgevit.prediction.operations import Operation, depthwise, in_one_model
 from edgevit.profiling.blocks import originals
 from edgevit.profiling.measurements import Shape
 
@@ -96,8 +96,8 @@ def _bytes(shapes: Iterable[Shape]) -> int:
     return sum(math.prod(sizes) * _BYTES.get(kind, 4) for kind, sizes in shapes)
 
 
-def read_operations(path: Path) -> list[tuple[str, Operation]]:
-    """Names and operations of a file as this machine's ONNX Runtime runs them; it runs once for that."""
+def read_operations(path: Path) -> list[Operation]:
+    """The operations of a file as this machine's ONNX Runtime runs them; it runs once for that."""
     import onnxruntime
 
     from edgevit.export.onnx.contest import noise_like
@@ -115,13 +115,13 @@ def read_operations(path: Path) -> list[tuple[str, Operation]]:
         session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     operators = OnnxOperators(path)
-    return [_read(operators, event) for event in events if event.get("cat") == "Node"]
+    return in_one_model([_read(operators, event) for event in events if event.get("cat") == "Node"])
 
 
-def _read(operators: OnnxOperators, event: Mapping[str, Any]) -> tuple[str, Operation]:
+def _read(operators: OnnxOperators, event: Mapping[str, Any]) -> Operation:
     name = event["name"].rpartition("_kernel_time")[0] or event["name"]
     ends = (
         [(kind, tuple(sizes)) for each in event["args"][f"{side}_type_shape"] for kind, sizes in each.items()]
         for side in ("input", "output")
     )
-    return name, operators.operation(name, event["args"]["op_name"], *ends)
+    return operators.operation(name, event["args"]["op_name"], *ends)

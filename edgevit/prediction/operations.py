@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class Operation:
         read: bytes of what the operators before it made.
         written: bytes of its results.
         weights: bytes of constants.
+        resident: bytes of the weights of the whole model: those of a small one stay in the caches from run
+            to run.
     """
 
     kind: str
@@ -35,11 +37,19 @@ class Operation:
     read: int
     written: int
     weights: int
+    resident: int = 0
 
     @property
     def features(self) -> tuple[float, ...]:
-        """The numbers alone."""
-        return (float(self.macs), float(self.read), float(self.written), float(self.weights))
+        """The numbers alone; the last is no work of the operation's own."""
+        numbers = (self.macs, self.read, self.written, self.weights, self.resident)
+        return tuple(map(float, numbers))
+
+
+def in_one_model(operations: Sequence[Operation]) -> list[Operation]:
+    """Operations as those of one model, whose weights they share the caches with."""
+    resident = sum(operation.weights for operation in operations)
+    return [replace(operation, resident=resident) for operation in operations]
 
 
 def depthwise(sides: Sequence[int]) -> str:

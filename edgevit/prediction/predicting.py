@@ -233,7 +233,7 @@ def operations_of(path: Path) -> list[Operation]:
         from edgevit.prediction import onnx_operations
 
         check_file(path)
-        return [operation for _, operation in onnx_operations.read_operations(path)]
+        return onnx_operations.read_operations(path)
     from edgevit.prediction import litert_operations
 
     return litert_operations.read_operations(path)
@@ -266,7 +266,7 @@ def _table_of(profile: DeviceProfile, runtime: str) -> MeasuredRuntime:
 
 
 def _timed(row: MeasuredOperator) -> Timed:
-    operation = Operation(row.kind, row.macs, row.read, row.written, row.weights)
+    operation = Operation(row.kind, row.macs, row.read, row.written, row.weights, row.resident)
     return Timed(operation, row.us, frozenset(row.families))
 
 

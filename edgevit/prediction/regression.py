@@ -35,7 +35,7 @@ class Curve:
     """Times of one kind.
 
     Attributes:
-        roofline: microseconds of one, and for each of an operation's numbers.
+        roofline: microseconds of one, and for each of the numbers that are work of its own.
         known: (shapes, numbers), logarithms of the numbers of those measured.
         pull: (shapes,), what each adds to the logarithm of the fitted time of one that is like it.
         length: how far shapes may differ and still be alike.
@@ -70,12 +70,12 @@ def fit(timed: Sequence[Timed]) -> Curve:
 
 
 def _on(roofline: Array, features: Array) -> Array:
-    times: Array = np.maximum(roofline[0] + features @ roofline[1:], _LEAST_US)
+    times: Array = np.maximum(roofline[0] + features[:, :-1] @ roofline[1:], _LEAST_US)
     return times
 
 
 def _fit_roofline(features: Array, times: Array) -> Array:
-    return relative_least_squares(np.column_stack([np.ones(len(times)), features]), times)
+    return relative_least_squares(np.column_stack([np.ones(len(times)), features[:, :-1]]), times)
 
 
 def relative_least_squares(columns: Array, times: Array) -> Array:
