@@ -64,6 +64,11 @@ def test_the_profile_says_what_was_measured(written):
     assert all(row.macs and row.weights for row in table.operators if "Conv " in row.kind)
 
 
+def test_the_device_is_shown_with_what_was_measured(written, capsys):
+    assert run(["devices", "show", str(written)]) == 0
+    assert "operators in onnxruntime " in capsys.readouterr().out
+
+
 def test_what_is_known_is_predicted_as_it_was_measured(written, tmp_path):
     """A model of the suite itself: its own operators are in the profile."""
     (reference, _) = references([".onnx"], ["deit_tiny"])
