@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgevit.graph.stages import run_stages, stages
     from edgevit.planning.plans import PlanOptions, plan
     from edgevit.planning.simulation import simulate
+    from edgevit.prediction import predict
     from edgevit.profiles import devices
     from edgevit.profiling import profile
     from edgevit.pruning.classwise import split_classes
@@ -53,6 +54,7 @@ _HOMES = {
     "find_cuts": "edgevit.graph.cutting",
     "inspect": "edgevit.graph.inspection",
     "plan": "edgevit.planning.plans",
+    "predict": "edgevit.prediction",
     "profile": "edgevit.profiling",
     "prune": "edgevit.pruning.prune",
     "quantize": "edgevit.quant.quantizing",
@@ -85,6 +87,7 @@ __all__ = [
     "find_cuts",
     "inspect",
     "plan",
+    "predict",
     "profile",
     "prune",
     "quantize",

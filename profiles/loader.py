@@ -12,7 +12,7 @@ from edgevit.profiles.schema import PROFILE_VERSION, DeviceProfile, canonical
 
 _FOLDER = Path(__file__).parent
 
-_DOCUMENT = Document(noun="device profile", version=PROFILE_VERSION, example="name: pixel-8", depth=5)
+_DOCUMENT = Document(noun="device profile", version=PROFILE_VERSION, example="name: pixel-8", depth=7)
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:

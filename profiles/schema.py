@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from edgevit.errors import closest
 from edgevit.profiles.documents import Loc, Strict, Text, Url, fault, like
+from edgevit.profiles.measured import Measurements
 
 PROFILE_VERSION = 1
 
@@ -109,7 +110,7 @@ class OperatingSystem(Fact):
     profile lists under `runtimes` works.
     """
 
-    name: Literal["linux", "android", "ios", "ipados"]
+    name: Literal["linux", "android", "ios", "ipados", "macos"]
     distribution: Text | None = None
     min_version: VersionText
 
@@ -167,7 +168,7 @@ class Link(Fact):
 class DeviceProfile(Strict):
     """What is known about a device.
 
-    `memory` is None where the maker does not publish it.
+    `memory` is None where the maker does not publish it; `measured` where nothing was measured on it.
     """
 
     version: Literal[1]
@@ -182,6 +183,7 @@ class DeviceProfile(Strict):
     runtimes: Runtimes
     links: tuple[Link, ...] = ()
     sources: dict[str, Source]
+    measured: Measurements | None = None
 
     @property
     def cores(self) -> int | None:

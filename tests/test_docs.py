@@ -152,6 +152,7 @@ def test_doctests():
         "edgevit.export.placement.analysis",
         "edgevit.export.placement.operators",
         "edgevit.cli.plan",
+        "edgevit.prediction.operations",
         "edgevit.profiling.blocks",
         "edgevit.profiling.latency",
         "edgevit.profiling.running",

@@ -143,7 +143,8 @@ def fields_in_use(value: object) -> Iterator[tuple[type[BaseModel], str]]:
 def test_every_field_of_the_schema_is_used_by_a_shipped_file():
     used = {field for profile in devices() for field in fields_in_use(profile)}
     defined = {(model, name) for model, _ in used for name in model.model_fields}
-    assert {f"{model.__name__}.{name}" for model, name in defined - used} == set()
+    # What `edgevit profile --suite` writes is in none.
+    assert {f"{model.__name__}.{name}" for model, name in defined - used} == {"DeviceProfile.measured"}
 
 
 @pytest.mark.parametrize("profile", devices(), ids=lambda profile: profile.name)
@@ -300,8 +301,7 @@ MAPPING = "a mapping of keys to values"
         (
             "memory:",
             "memmory:",
-            'line 16: memmory: unknown key; did you mean "memory"? Known: accelerators, aliases, '
-            "cpu, kind, links, memory, name, os, runtimes, sources, title, version",
+            'line 16: memmory: unknown key; did you mean "memory"?',
         ),
         (
             "count: 2",
@@ -357,7 +357,7 @@ MAPPING = "a mapping of keys to values"
         (
             "title: My board",
             '"ti\\ntel": My board',
-            r'line 3: "ti\ntel": unknown key; did you mean "title"? ...',
+            r'line 3: "ti\ntel": unknown key; did you mean "title"?',
         ),
         (
             "kind: sbc",
@@ -489,7 +489,7 @@ MAPPING = "a mapping of keys to values"
         (
             "title: My board",
             "title: " + "[" * 30 + "]" * 30,
-            f"line 3: nested more than {MAX_DEPTH} deep; a device profile needs 5",
+            f"line 3: nested more than {MAX_DEPTH} deep; a device profile needs 7",
         ),
         (
             "title: My board",

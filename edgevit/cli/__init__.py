@@ -23,7 +23,7 @@ _COMMANDS = (
     *("deploy", "capture", "inspect", "prune", "split-classes"),
     *("elastic", "train-nested", "compress", "plan", "simulate"),
     *("run", "serve", "top", "worker", "stage", "keys"),
-    *("export", "verify", "evaluate", "profile", "devices", "doctor"),
+    *("export", "verify", "evaluate", "profile", "predict", "devices", "doctor"),
 )
 
 _FAILED, _BAD_INPUT, _BUG = 1, 2, 70

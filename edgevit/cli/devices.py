@@ -89,4 +89,9 @@ def _facts(profile: DeviceProfile) -> list[tuple[str, str]]:
     for link in profile.links:
         rate = f"{link.mbps} Mbit/s nominal" if link.mbps else ""
         facts.append((link.kind, ", ".join(part for part in (link.standard, rate) if part)))
+    for table in profile.measured.runtimes if profile.measured else ():
+        threads = "1 thread" if table.threads == 1 else f"{table.threads} threads"
+        facts.append(
+            ("measured", f"{len(table.operators)} operators in {table.runtime} {table.release}, {threads}")
+        )
     return facts

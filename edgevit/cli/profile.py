@@ -7,9 +7,10 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgevit.cli import options, output
 from edgevit.cli.profiled import print_profile
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Latency and memory of an artefact on a device.")
-@click.argument("artefact")
+@click.argument("artefact", required=False)
 @click.option(
     "--device", default="local", show_default=True, help="local, ssh://user@host[:port] or adb://SERIAL."
 )
@@ -39,11 +40,18 @@ if TYPE_CHECKING:
 @remote
 @click.option("--csv", "csv_file", metavar="FILE", help="Write every sample.")
 @click.option("--html", "html_file", metavar="FILE", help="Write a page with plots.")
+@click.option("--suite", is_flag=True, help="Measure the machine itself, by models of its own.")
+@click.option(
+    "-o", "--output", "profile_file", metavar="FILE.yaml", help="Device profile to write (--suite)."
+)
+@click.option("--formats", metavar="LIST", help="onnx and tflite (--suite).  [default: both]")
+@click.option("--models", metavar="LIST", help="Some of the suite's models alone.")
+@click.option("--link", metavar="ssh://HOST", help="Measure the line to another host as well (--suite).")
 @options.force
 @options.reporting
 def command(
     *,
-    artefact: str,
+    artefact: str | None,
     device: str,
     runtime: str | None,
     delegate: str | None,
@@ -59,35 +67,102 @@ def command(
     benchmark_model: str | None,
     csv_file: str | None,
     html_file: str | None,
+    suite: bool,
+    profile_file: str | None,
+    formats: str | None,
+    models: str | None,
+    link: str | None,
     force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Time ARTEFACT in a fresh process: cold load, first inference, warm-up, then percentiles."""
+    """Time ARTEFACT in a fresh process: cold load, first inference, warm-up, then percentiles.
+
+    With --suite and no artefact, measure a machine: operators of all kinds and sizes in its runtimes, its
+    memory; and write the device profile by which `edgevit predict` and `edgevit plan` know how fast it is.
+    """
     output.prepare(as_json=as_json, quiet=quiet)
+    _check_choices(suite=suite)
+    where = remote_of(python, ssh_config, remote_folder, benchmark_model)
+    if artefact is None:
+        from edgevit.cli.suite import measure_machine
+
+        with _interrupts_raise():
+            measure_machine(
+                file=profile_file,
+                device=device,
+                formats=formats,
+                models=models,
+                threads=threads,
+                link=link,
+                remote=where,
+                force=force,
+                as_json=as_json,
+            )
+        return
+    choices = {
+        "device": device,
+        "runtime": runtime,
+        "delegate": delegate,
+        "threads": threads,
+        "cpus": None if cpus is None else cpus_of(cpus),
+        "runs": runs,
+        "seconds": seconds,
+        "sustained": sustained,
+        "operators": not no_operators,
+        "remote": where,
+    }
+    _profile(artefact, choices, {"csv": csv_file, "html": html_file}, force=force, as_json=as_json)
+
+
+# What is said of an artefact, and what of a machine.
+_OF_ARTEFACT = (
+    *("artefact", "runtime", "delegate", "cpus", "runs", "seconds", "sustained", "no_operators"),
+    *("benchmark_model", "csv_file", "html_file"),
+)
+_OF_SUITE = ("profile_file", "formats", "models", "link")
+
+
+def _check_choices(*, suite: bool) -> None:
+    """Refuse what does not belong together.
+
+    Raises:
+        UsageError: naming it.
+    """
+    context = click.get_current_context()
+    given = {
+        parameter.opts[0] if parameter.param_type_name == "option" else "ARTEFACT": parameter.name
+        for parameter in context.command.params
+        if parameter.name is not None
+        and context.params.get(parameter.name) is not None
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }
+    for option, name in given.items():
+        if suite and name in _OF_ARTEFACT:
+            raise click.UsageError(
+                f"{option}: --suite measures the machine, with models of its own; leave it out"
+            )
+        if not suite and name in _OF_SUITE:
+            raise click.UsageError(
+                f"{option}: only --suite writes a device profile; add --suite or leave it out"
+            )
+    if not suite and "ARTEFACT" not in given:
+        raise click.UsageError("name the ARTEFACT to profile, or measure the machine itself with --suite")
+
+
+def _profile(
+    artefact: str, choices: dict[str, Any], files: dict[str, str | None], *, force: bool, as_json: bool
+) -> None:
+    """Profile, write and print, however early it ends."""
     from edgevit.files import check_output
     from edgevit.profiling import UnfinishedProfileError, profile
 
-    files = {"csv": csv_file, "html": html_file}
     for file in filter(None, files.values()):
         check_output(Path(file), force=force)
-    where = remote_of(python, ssh_config, remote_folder, benchmark_model)
     ended_early = None
     try:
         with _interrupts_raise():
-            result = profile(
-                artefact,
-                device=device,
-                runtime=runtime,
-                delegate=delegate,
-                threads=threads,
-                cpus=None if cpus is None else cpus_of(cpus),
-                runs=runs,
-                seconds=seconds,
-                sustained=sustained,
-                operators=not no_operators,
-                remote=where,
-            )
+            result = profile(artefact, **choices)
     except UnfinishedProfileError as error:
         ended_early, result = error, error.profile
     _write(result, files)

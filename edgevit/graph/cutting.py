@@ -81,11 +81,15 @@ class Segment:
         weight_bytes: of the parameters, buffers and constants that it reads.
         activation_bytes: of one image, at the call where the most values are there; those that only pass
             from the cut before it to the cut behind it are among them.
+        calls: how many it has.
+        made_bytes: of one image, of the results of all its calls.
     """
 
     macs: int
     weight_bytes: int
     activation_bytes: int
+    calls: int = 0
+    made_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,8 @@ def _segments(graph: _Graph, sets: Sequence[set[Node]]) -> list[Segment]:
             macs=sum(graph.macs.get(node.name, 0) for node in (*part, *graph.constants(part))),
             weight_bytes=graph.weight_bytes(part),
             activation_bytes=max((live[node] for node in part), default=0),
+            calls=len(part),
+            made_bytes=sum(graph.values.tensors[node].bytes for node in part if node in graph.values.tensors),
         )
         for part in parts
     ]

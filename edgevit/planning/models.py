@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgevit.planning.problem import Chain, Cut, Segment, Wire
 
 if TYPE_CHECKING:
+    from edgevit.graph.cutting import Chain as GraphChain
     from edgevit.graph.cutting import Cut as GraphCut
     from edgevit.graph.program import Program
     from edgevit.pruning.split import Manifest
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _FLOAT = 4
 
 
-def chain_of(program: Program, wires: Sequence[str] = ()) -> Chain:
+def chain_of(program: Program, wires: Sequence[str] = (), *, found: GraphChain | None = None) -> Chain:
     """The chain of a Program's cuts.
 
     A stage holds its weights, the activations of the segment that needs most, and one copy of what it
@@ -26,10 +27,11 @@ def chain_of(program: Program, wires: Sequence[str] = ()) -> Chain:
     Args:
         program: what is to run.
         wires: precisions in which floats may be sent besides as they are: "fp16", "int8".
+        found: its cuts, where they are known.
     """
     from edgevit.graph.cutting import find_cuts
 
-    found = find_cuts(program)
+    found = found or find_cuts(program)
     asked = _bytes(program.input_shape)
     answered = sum(_bytes(shape) for shape in program.output_shapes)
     names = _distinct([cut.module or cut.after for cut in found.cuts])

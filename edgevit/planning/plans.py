@@ -116,14 +116,18 @@ def plan(
         return _plan_split(path if path.is_dir() else path.parent, devices, local, options)
     if path.suffix != ".pt2":
         raise EdgevitError(f"{path} is neither a Program (.pt2) nor a split's folder or manifest.json")
+    from edgevit.graph.cutting import find_cuts
     from edgevit.graph.program import Program
     from edgevit.planning.models import chain_of
+    from edgevit.planning.predicted import predicted_times
 
     program = Program.load(path)
     cluster = _cluster(devices, local, program)
-    chain = chain_of(program, options.wires)
+    found = find_cuts(program)
+    chain = chain_of(program, options.wires, found=found)
     timings = None if options.costs is None else read_timings(options.costs, len(chain.segments))
-    problem, notes = problem_of(cluster, chain, timings, options.max_memory)
+    predicted = predicted_times(cluster, program, found.segments, timings)
+    problem, notes = problem_of(cluster, chain, timings, options.max_memory, predicted)
     if options.from_run is not None:
         run = measured.read_run(options.from_run, path)
         measurements = measured.measurements_of(run, problem)

@@ -46,6 +46,19 @@ class Timings:
     source: str
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """Times from operators that were measured on a device.
+
+    Attributes:
+        seconds: of each segment.
+        note: what must be known of them.
+    """
+
+    seconds: tuple[float, ...]
+    note: str
+
+
 def read_timings(path: str | Path, segments: int) -> Timings:
     """Read times, from YAML or CSV.
 
@@ -104,15 +117,21 @@ def _number(path: Path, line: int, text: str) -> float:
 
 
 def problem_of(
-    cluster: Cluster, chain: Chain, timings: Timings | None = None, max_memory: float = math.inf
+    cluster: Cluster,
+    chain: Chain,
+    timings: Timings | None = None,
+    max_memory: float = math.inf,
+    predicted: Mapping[str, Predicted] | None = None,
 ) -> tuple[Problem, tuple[str, ...]]:
     """The problem of a chain on a cluster, and what in it was not measured.
 
     Args:
         cluster: the devices.
         chain: what is to run.
-        timings: measured times; a device without any is estimated from its multiply-accumulates in a second.
+        timings: measured times; a device without any is predicted, or else estimated from its
+            multiply-accumulates in a second.
         max_memory: bytes that no device may exceed.
+        predicted: times by the name of an entry of the cluster file.
 
     Raises:
         EdgevitError: where a device has neither times nor a speed, times are of none, or a pin cannot be.
@@ -121,7 +140,7 @@ def problem_of(
         _check_known(cluster, timings)
     hosts, notes = [], [*cluster.notes]
     for machine in cluster.machines:
-        seconds, note = _seconds(cluster, machine, chain, timings)
+        seconds, note = _seconds(cluster, machine, chain, timings, predicted or {})
         hosts.append(_host(machine, chain, seconds, max_memory))
         notes += [] if note is None else [note]
     _check_pins(cluster, chain, hosts)
@@ -139,17 +158,24 @@ def _check_known(cluster: Cluster, timings: Timings) -> None:
 
 
 def _seconds(
-    cluster: Cluster, machine: Machine, chain: Chain, timings: Timings | None
+    cluster: Cluster,
+    machine: Machine,
+    chain: Chain,
+    timings: Timings | None,
+    predicted: Mapping[str, Predicted],
 ) -> tuple[tuple[float, ...], str | None]:
     measured = {} if timings is None else timings.seconds
     found = measured.get(machine.name, measured.get(machine.entry.name))
     if found is not None:
         return found, None
     speed, name = machine.entry.macs_per_second, machine.entry.name
+    if speed is None and name in predicted:
+        return predicted[name].seconds, predicted[name].note
     if speed is None:
         raise cluster.refused(
             _loc(cluster, machine),
-            f"nothing says how fast {name} is; give macs_per_second, or its measured times with --costs",
+            f"nothing says how fast {name} is; give macs_per_second, its measured times with --costs, or a "
+            "profile with measured operators",
         )
     if any(segment.macs is None for segment in chain.segments):
         raise cluster.refused(

@@ -28,12 +28,12 @@ def block_names(artefact: Path, operators: Sequence[str]) -> list[str]:
     known = _blocks_of(onnx.load(str(artefact), load_external_data=False).graph)
     found, block = [], ""
     for name in operators:
-        block = next((known[each] for each in _originals(name) if each in known), block)
+        block = next((known[each] for each in originals(name) if each in known), block)
         found.append(block)
     return found
 
 
-def _originals(name: str) -> list[str]:
+def originals(name: str) -> list[str]:
     """The names that a node may have had in the file: `node_linear/MatMulAddFusion`, `conv2d_nchwc`."""
     return [name, name.split("/", maxsplit=1)[0], name.removesuffix("_nchwc")]
 

@@ -91,6 +91,10 @@ class Placed:
         return sum(map(self.count, self.units))
 
 
+#: The type of a tensor and its sizes.
+Shape = tuple[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class OperatorTime:
     """One operator as the runtime ran it, which may be several of the file's fused.
@@ -101,6 +105,9 @@ class OperatorTime:
         unit: what ran it.
         ms: of one run.
         block: the part of the model that it belongs to; "" where that is not known.
+        inputs: shapes of what it reads, but for weights that the runtime has packed; empty where the runtime
+            does not say.
+        outputs: likewise of what it gives.
     """
 
     name: str
@@ -108,6 +115,8 @@ class OperatorTime:
     unit: str
     ms: float
     block: str
+    inputs: tuple[Shape, ...] = ()
+    outputs: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True)

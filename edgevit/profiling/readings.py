@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgevit.profiling.measurements import (
     OperatorTable,
     OperatorTime,
     Second,
+    Shape,
     Sustained,
 )
 from edgevit.profiling.placing import placed
@@ -128,12 +129,17 @@ class Readings:
             return None
         rows = self._operators["operators"]
         blocks = block_names(artefact, [name for name, *_ in rows])
+        shapes = self._operators.get("shapes") or [((), ())] * len(rows)
         times = [
-            OperatorTime(name, kind, unit, microseconds / 1e3, block)
-            for (name, kind, unit, microseconds), block in zip(rows, blocks, strict=True)
+            OperatorTime(name, kind, unit, microseconds / 1e3, block, *map(_shapes, ends))
+            for (name, kind, unit, microseconds), block, ends in zip(rows, blocks, shapes, strict=True)
         ]
         whole = self._operators["whole_us"]
         return OperatorTable(tuple(times), self._operators["cost_us"], None if whole is None else whole / 1e3)
+
+
+def _shapes(said: Sequence[Any]) -> tuple[Shape, ...]:
+    return tuple((kind, tuple(sizes)) for kind, sizes in said)
 
 
 def _conditions(said: dict[str, Any] | None) -> Conditions | None:

@@ -91,13 +91,13 @@ def ssh_run(
     if shutil.which("ssh") is None:
         raise MissingDependencyError(f"--device {address}: this machine has no ssh; install OpenSSH's client")
     program = Path(receiver.__file__).read_bytes()
-    login = _login(address, remote)
+    login = login_command(address, remote)
 
-    def explain(status: int, complaints: str) -> str:
-        return _explain(address, remote, status, complaints)
+    def explained(status: int, complaints: str) -> str:
+        return explain(address, remote, status, complaints)
 
     command = [*login, _remote_command(remote.python, len(program))]
-    with started(command, stop=hang_up, explain=explain) as run:
+    with started(command, stop=hang_up, explain=explained) as run:
         probe = packed_probe()
         listed = [(NAME, len(probe)), *((name, path.stat().st_size) for name, path in files)]
         wanted = {"needs": _NEEDS[options["runtime"]], "folder": remote.folder}
@@ -116,7 +116,8 @@ def _send_files(process: subprocess.Popen[bytes], paths: Sequence[Path]) -> None
                     return
 
 
-def _login(address: Address, remote: Remote) -> list[str]:
+def login_command(address: Address, remote: Remote) -> list[str]:
+    """Ssh to a device; what it is to run there comes behind."""
     config = () if remote.ssh_config is None else ("-F", str(remote.ssh_config))
     return ["ssh", *config, *_OPTIONS, "--", str(address)]
 
@@ -135,7 +136,8 @@ def _quoted(path: str) -> str:
     return "~/" + shlex.quote(path[2:]) if path.startswith("~/") else shlex.quote(path)
 
 
-def _explain(address: Address, remote: Remote, status: int, complaints: str) -> str:
+def explain(address: Address, remote: Remote, status: int, complaints: str) -> str:
+    """A sentence for an exit status of ssh or of what it ran, and what was said."""
     login = shlex.join(["ssh", str(address)])
     if status == _SSH_FAILED:
         for words, meaning in _MEANINGS:
@@ -148,7 +150,7 @@ def _explain(address: Address, remote: Remote, status: int, complaints: str) -> 
     if status in (_NOT_FOUND, _NOT_EXECUTABLE):
         if remote.python != Remote.python:
             return f"it has no {remote.python}; name a Python that is there with --python"
-        installer = _installer(_login(address, remote))
+        installer = _installer(login_command(address, remote))
         return f"it has no python3; install it with `{login} {installer}`, or name a Python with --python"
     return (complaints.strip().splitlines() or [ending(status)])[-1]
 

@@ -92,6 +92,20 @@ def test_an_option_that_the_device_cannot_follow_is_one_sentence(pi, tiny_onnx, 
     assert pi.left() == []
 
 
+def test_the_machine_itself_is_measured_and_the_line_to_it(pi, tmp_path):
+    pytest.importorskip("onnx")
+    from edgevit.profiles import load_profile
+
+    path = tmp_path / "pi.yaml"
+    few = ("--models", "mobilevit_xxs", "--formats", "onnx", "--threads", "1")
+    assert run(["profile", "--suite", *pi.arguments, *few, "--link", pi.address, "-o", str(path)]) == 0
+    measured = load_profile(path).measured
+    assert [link.to for link in measured.links] == [pi.address]
+    assert measured.links[0].bytes_per_second > 1e5
+    assert measured.of("onnxruntime").operators
+    assert pi.left() == []
+
+
 class TestWhatKeepsItFromRunning:
     def test_a_host_key_that_is_not_known(self, pi, tiny_onnx, capsys):
         client_config(pi.folder, known=False)

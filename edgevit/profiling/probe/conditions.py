@@ -11,6 +11,9 @@ from typing import Any
 
 SYS = Path("/sys")
 
+# Bytes, several times a large cache and still little for a small device; and how often.
+_COPIED, _COPIES = 1 << 26, 8
+
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB (10^6 bytes)."""
@@ -32,7 +35,13 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "board": _text(Path("/proc/device-tree/model")),
         "processor": _processor(),
+        "memory_mb": _memory_mb(),
     }
+
+
+def _memory_mb() -> int:
+    """Main memory in MiB."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def _processor() -> str | None:
@@ -42,6 +51,20 @@ def _processor() -> str | None:
         if name.strip() in names:
             return value.strip()
     return None
+
+
+def memory_bandwidth() -> float:
+    """Bytes in a second that one core reads and writes, in large copies; the best of several."""
+    import numpy as np
+
+    source = np.ones(_COPIED, dtype=np.uint8)
+    target = np.zeros_like(source)
+    best = float("inf")
+    for _ in range(_COPIES):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - started)
+    return 2 * _COPIED / best
 
 
 def conditions(root: Path = SYS) -> dict[str, Any]:

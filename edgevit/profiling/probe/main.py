@@ -8,7 +8,8 @@ import sys
 import time
 from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
 
-from .conditions import Energy, conditions, machine, peak_memory_mb
+from .conditions import Energy, conditions, machine, memory_bandwidth, peak_memory_mb
+from .parts import time_in_parts
 from .runtimes import RUNTIMES, RefusedError
 
 Emit = Callable[..., None]
@@ -51,6 +52,12 @@ def measure(options: dict[str, Any], emit: Emit) -> None:
         _pin(options["cpus"])
     threads = options["threads"] or usable_cores()
     emit("machine", **machine(), threads=threads, affinity=_affinity())
+    if options.get("bandwidth"):
+        emit("bandwidth", bytes_per_second=memory_bandwidth())
+        return
+    if options.get("pace"):
+        emit("timed", **time_in_parts(options, threads))
+        return
     before_mb = peak_memory_mb()
     started = time.perf_counter()
     model = RUNTIMES[options["runtime"]](options, threads)

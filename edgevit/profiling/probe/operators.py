@@ -18,6 +18,9 @@ _FEWEST_VIEWS = 3
 CHAIN = 200
 
 
+Runner = Callable[[], Any]
+
+
 class OnnxSession:
     """An open session of ONNX Runtime with what it is fed."""
 
@@ -35,7 +38,11 @@ class OnnxSession:
 
 
 def onnx_operators(
-    plain: OnnxSession, session: Callable[..., OnnxSession], chain: Callable[..., OnnxSession]
+    plain: OnnxSession,
+    session: Callable[..., OnnxSession],
+    chain: Callable[..., OnnxSession],
+    clock: Callable[[], int],
+    pace: Runner | None = None,
 ) -> dict[str, Any]:
     """Microseconds of each node, by ONNX Runtime's own profiler, in a session of its own.
 
@@ -49,28 +56,41 @@ def onnx_operators(
         plain: the session that was timed.
         session: opens another with settings.
         chain: opens a chain of `CHAIN` nodes that only change a shape with settings.
+        clock: nanoseconds, of whole runs.
+        pace: something else that takes turns with them, to tell by how fast the device is at the time.
+
+    Returns:
+        What `node_times` does; ``whole_us`` of a run without the profiler; ``pace_us``, None without a pace.
     """
-    alone, views = _in_turns(chain(), chain)
+    alone, views, _ = _in_turns(chain(), chain, clock, None)
     outside = sorted(middle_mean(values) for values in _durations(views).values())
-    whole, events = _in_turns(plain, session)
-    return {**node_times(events, alone / CHAIN, outside), "whole_us": whole}
+    whole, events, pace_us = _in_turns(plain, session, clock, pace)
+    return {**node_times(events, alone / CHAIN, outside), "whole_us": whole, "pace_us": pace_us}
 
 
-def _in_turns(plain: OnnxSession, session: Callable[..., OnnxSession]) -> tuple[float, list[dict[str, Any]]]:
-    """Microseconds of a run without the profiler, and what it says of the nodes in runs with it."""
+def _in_turns(
+    plain: OnnxSession, session: Callable[..., OnnxSession], clock: Callable[[], int], pace: Runner | None
+) -> tuple[float, list[dict[str, Any]], float | None]:
+    """Microseconds of a run without the profiler, what it says of the nodes in runs with it, and the pace."""
     with tempfile.TemporaryDirectory() as folder:
         profiled = session(enable_profiling=True, profile_file_prefix=str(Path(folder) / "nodes"))
-        whole, started = [], time.perf_counter()
+        whole, paces, started = [], [], time.perf_counter()
         for _ in range(_WARM_UP + _RUNS):
-            # Once without looking: the other session left the caches to itself.
-            plain.run()
-            before = time.perf_counter_ns()
-            plain.run()
-            whole.append((time.perf_counter_ns() - before) / 1e3)
+            whole.append(settled_us(plain.run, clock))
             profiled.run()
+            if pace is not None:
+                paces.append(settled_us(pace, clock))
             if time.perf_counter() - started > _SECONDS:
                 break
-        return middle_mean(whole), profiled.events()
+        return middle_mean(whole), profiled.events(), middle_mean(paces) if paces else None
+
+
+def settled_us(run: Runner, clock: Callable[[], int]) -> float:
+    """Microseconds of a run; of the second in a row, for what ran before left the caches to itself."""
+    run()
+    before = clock()
+    run()
+    return (clock() - before) / 1e3
 
 
 def node_times(events: list[dict[str, Any]], view_us: float, outside: list[float]) -> dict[str, Any]:
@@ -82,9 +102,11 @@ def node_times(events: list[dict[str, Any]], view_us: float, outside: list[float
         outside: what such nodes take with it, in a model of nothing else.
 
     Returns:
-        ``operators``, rows of (name, kind, provider, microseconds); and ``cost_us``, which the profiler added
-        to each and which is no longer in them.
+        ``operators``, rows of (name, kind, provider, microseconds); ``shapes`` of their inputs and of their
+        outputs, each a type and sizes; and ``cost_us``, which the profiler added to each and which is no
+        longer in them.
     """
+    shapes = {_name(event): [_shapes(event, "input"), _shapes(event, "output")] for event in events}
     kinds = {_name(event): (event["args"]["op_name"], event["args"]["provider"]) for event in events}
     means = {name: middle_mean(values) for name, values in _durations(events).items()}
     views = sorted(value for name, value in means.items() if kinds[name][0] in _VIEWS)
@@ -92,7 +114,14 @@ def node_times(events: list[dict[str, Any]], view_us: float, outside: list[float
     shown = views if len(views) >= _FEWEST_VIEWS else outside
     cost = max(0.0, shown[len(shown) // 4] - view_us)
     rows = [[name.partition("\0")[0], *kinds[name], max(0.0, value - cost)] for name, value in means.items()]
-    return {"operators": rows, "cost_us": cost}
+    return {"operators": rows, "shapes": [shapes[name] for name in means], "cost_us": cost}
+
+
+def _shapes(event: dict[str, Any], side: str) -> list[Any]:
+    """Types and sizes of what a node reads or gives; weights that were packed are not among them."""
+    return [
+        [kind, sizes] for each in event["args"].get(side + "_type_shape", []) for kind, sizes in each.items()
+    ]
 
 
 def _durations(events: list[dict[str, Any]]) -> dict[str, list[float]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
 
-from .operators import CHAIN, OnnxSession, onnx_operators, opencv_operators
+from .operators import CHAIN, OnnxSession, Runner, onnx_operators, opencv_operators
 from .views import chain_of_views
 
 # LiteRT's name for what a delegate took.
@@ -26,6 +27,11 @@ _NO_OPERATOR_TIMES = (
 )
 
 
+def clock_of(threads: int) -> Callable[[], int]:
+    """Nanoseconds; on one thread those of the thread, without what other programs do to it."""
+    return time.thread_time_ns if threads == 1 else time.perf_counter_ns
+
+
 class RefusedError(Exception):
     """Something was asked for that this device cannot do."""
 
@@ -36,12 +42,11 @@ class Model:
     Attributes:
         run: runs it once.
         facts: what runs it.
-        operators: times its operators, in a session of its own, once nothing else is to be measured.
+        operators: times its operators, in a session of its own, once nothing else is to be measured; may
+            be given something that takes turns with them.
     """
 
-    def __init__(
-        self, run: Callable[[], Any], facts: dict[str, Any], operators: Callable[[], dict[str, Any]]
-    ) -> None:
+    def __init__(self, run: Runner, facts: dict[str, Any], operators: Callable[..., dict[str, Any]]) -> None:
         self.run, self.facts, self.operators = run, facts, operators
 
 
@@ -92,9 +97,13 @@ def open_onnxruntime(options: dict[str, Any], threads: int) -> Model:
         opened_chain = session(chain_of_views(CHAIN), graph_optimization_level=level, **settings)
         return OnnxSession(opened_chain, {"x": _noise([1])})
 
-    def operators() -> dict[str, Any]:
+    def operators(pace: Runner | None = None) -> dict[str, Any]:
         return onnx_operators(
-            OnnxSession(opened, feed), lambda **settings: OnnxSession(session(**settings), feed), chain
+            OnnxSession(opened, feed),
+            lambda **settings: OnnxSession(session(**settings), feed),
+            chain,
+            clock_of(threads),
+            pace,
         )
 
     return Model(lambda: opened.run(None, feed), facts, operators)
