@@ -182,7 +182,7 @@ class Values:
 
 def _is_of_kernel(node: Node) -> bool:
     """Whether a value is quantized tokens, their grids, or the floats that they stand for."""
-    source = node.args[0] if node.target is operator.getitem else node
+    (source, *_) = node.all_input_nodes if node.target is operator.getitem else (node,)
     return is_call(source, _TOKENS)
 
 

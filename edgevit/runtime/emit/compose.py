@@ -10,9 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from edgevit.runtime.access import COORDINATOR
 from edgevit.runtime.emit.options import EmitOptions
 from edgevit.runtime.emit.source import PLAN, Source
+from edgevit.runtime.messages import COORDINATOR
 
 Document = dict[str, object]
 

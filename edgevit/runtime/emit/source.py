@@ -10,10 +10,9 @@ from pathlib import Path
 from edgevit.errors import EdgevitError
 from edgevit.planning.plan_file import PlanFile
 from edgevit.pruning.split import MANIFEST, Manifest
-from edgevit.runtime.access import COORDINATOR
 from edgevit.runtime.emit.options import EmitOptions
 from edgevit.runtime.lanes import Layout
-from edgevit.runtime.messages import check_name
+from edgevit.runtime.messages import COORDINATOR, check_name
 from edgevit.runtime.models import Model, open_model
 from edgevit.runtime.running import exported, origin_of, pieces_of
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgevit.errors import EdgevitError, closest
-from edgevit.runtime.access import COORDINATOR
 from edgevit.runtime.emit.options import EmitOptions, check_plain
 from edgevit.runtime.emit.source import PLAN, Source
+from edgevit.runtime.messages import COORDINATOR
 from edgevit.runtime.transport import AUTHORITY, CERTIFICATE, PRIVATE, Links
 
 _PROGRAM = "/opt/edgevit/bin/edgevit"
