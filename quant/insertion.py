@@ -139,15 +139,12 @@ def _quantize_layer(editor: Editor, node: Node, quantization: Quantization) -> N
 
 
 def _quantize_tokens(editor: Editor, levels: Levels) -> None:
-    """What layers at level DYNAMIC read, once for all that read the same."""
-    ends: dict[Node, Node] = {}
+    """What layers at level DYNAMIC read, for each by itself as its kernel does it."""
     for node in list(editor.graph.nodes):
         if level_of(node, levels) == Level.DYNAMIC:
             source = input_of(node)
-            if source not in ends:
-                with editor.before(node):
-                    ends[source] = insert_dynamic(editor, source)
-            node.replace_input_with(source, ends[source])
+            with editor.before(node):
+                node.replace_input_with(source, insert_dynamic(editor, source))
 
 
 def _stored_weight(editor: Editor, path: str, weight: QuantizedWeight) -> Node:

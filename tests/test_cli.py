@@ -266,3 +266,11 @@ def test_a_closed_pipe_is_no_error():
     )
     assert result.stdout.count("\n") == 1
     assert result.stderr == ""
+
+
+def test_no_command_takes_the_place_of_what_runs_them():
+    import edgevit.cli
+
+    for name in _COMMANDS:
+        assert run([name, "--help"]) == 0
+    assert edgevit.cli.run is run

@@ -83,7 +83,7 @@ def test_tokens_that_are_quantized_as_they_come_cross_as_they_are(name):
     cuts = find_cuts(whole).cuts
     assert len(cuts) == len(find_cuts(program(name)).cuts)
     assert {tensor.dtype for cut in cuts for tensor in cut.tensors} == {"float32"}
-    np.testing.assert_array_equal(run_stages(stages(whole, cuts), IMAGES)[0], whole.run(IMAGES)[0])
+    assert error(run_stages(stages(whole, cuts), IMAGES), whole.run(IMAGES)) <= 1e-6
 
 
 @functools.cache

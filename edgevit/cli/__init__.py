@@ -26,6 +26,9 @@ _COMMANDS = (
     *("export", "verify", "evaluate", "profile", "predict", "devices", "doctor"),
 )
 
+# A module of that name would stand in this package in the place of `run`, below.
+_MODULES = {"run": "run_plan"}
+
 _FAILED, _BAD_INPUT, _BUG = 1, 2, 70
 
 
@@ -38,7 +41,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"edgevit.cli.{cmd_name.replace('-', '_')}").command
+        name = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = importlib.import_module(f"edgevit.cli.{name}").command
         return command
 
     def resolve_command(

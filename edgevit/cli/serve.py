@@ -10,7 +10,7 @@ import click
 
 from edgevit.cli import options
 from edgevit.cli.log import print_log
-from edgevit.cli.run import run_options
+from edgevit.cli.run_plan import run_options
 from edgevit.cli.worker import until_stopped
 
 if TYPE_CHECKING:

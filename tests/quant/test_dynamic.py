@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from edgevit.graph.rewriting import calls
-from edgevit.quant.dynamic import DEQUANTIZE_TOKENS, is_dynamic, quantize_tokens
+from edgevit.quant.dynamic import is_dynamic, quantize_tokens
 from edgevit.quant.sensitivity import sensitivities
 from tests.quant.helpers import Tokens, images, logits, seeded, started
 
@@ -49,19 +48,6 @@ def test_layers_compute_on_rounded_tokens():
     with torch.no_grad():
         expected = model(images())
     torch.testing.assert_close(logits(program), expected)
-
-
-def test_what_several_layers_read_is_quantized_once():
-    class Apart(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.query, self.key, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            tokens = image[:, 0]
-            return self.head(self.query(tokens) * self.key(tokens))
-
-    assert len(calls(started(seeded(Apart), "dynamic").quantized.graph, {DEQUANTIZE_TOKENS})) == 2
 
 
 def test_their_rounding_counts_in_the_sensitivity():
