@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -44,7 +43,7 @@ def command(
     print_log(logging.INFO, "%(asctime)s %(message)s")
     if tls is not None:
         log_refusals()
-    left = work(
+    work(
         WorkerOptions(
             name=name,
             links=Links(listen, connect, None if tls is None else Path(tls), insecure),
@@ -55,10 +54,6 @@ def command(
         ),
         _until_eof if until_eof else until_stopped(),
     )
-    if not left:
-        # What is still closing would keep the interpreter from ending.
-        logging.shutdown()
-        os._exit(0)
 
 
 def until_stopped() -> Callable[[], None]:

@@ -41,8 +41,6 @@ _log = logging.getLogger("edgevit.worker")
 
 # For one chunk of an artefact.
 _FETCH_SECONDS = 20.0
-# To leave the network.
-_LEAVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -284,12 +282,8 @@ def _announcement(options: WorkerOptions, runtimes: dict[str, str], session: str
     )
 
 
-def work(options: WorkerOptions, wait: Callable[[], None]) -> bool:
+def work(options: WorkerOptions, wait: Callable[[], None]) -> None:
     """Be a worker until `wait` returns.
-
-    Returns:
-        Whether the network was left in time. Where those at the other ends go at the same moment it may let
-        go late, or never: then only ending the process ends its threads.
 
     Raises:
         EdgevitError: as `Worker`.
@@ -300,10 +294,4 @@ def work(options: WorkerOptions, wait: Callable[[], None]) -> bool:
     try:
         wait()
     finally:
-        leaving = threading.Thread(target=worker.close, name="leaving", daemon=True)
-        leaving.start()
-        leaving.join(_LEAVE_SECONDS)
-        late = leaving.is_alive()
-        if late:
-            _log.warning("%s leaves without the network, which does not let go", about.name)
-    return not late
+        worker.close()
