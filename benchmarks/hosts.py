@@ -71,9 +71,12 @@ def plug(host: str, *, connected: bool) -> None:
 
 def lose(host: str, share: float) -> None:
     """Drop a share of the packets that come in at a host (nftables)."""
-    rule = f"numgen random mod 1000 < {round(1000 * share)} drop"
-    table = f"table inet lossy {{ chain input {{ type filter hook input priority 0; {rule}; }} }}"
-    sh(*inside(host, "nft", table))
+    commands = (
+        "add table inet lossy",
+        "add chain inet lossy input { type filter hook input priority 0; }",
+        f"add rule inet lossy input numgen random mod 1000 < {round(1000 * share)} drop",
+    )
+    sh(*inside(host, "nft", "; ".join(commands)))
 
 
 def delay(host: str, milliseconds: float) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,13 +57,20 @@ def command(
 
 
 def until_stopped() -> Callable[[], None]:
-    """A function that waits for an interrupt or a request to end, which end a service as they should."""
-    stopped = threading.Event()
+    """A function that waits for an interrupt or a request to end, which end a service as they should.
+
+    The system hands a signal to any thread, and the network's library has many. A handler runs in the main
+    thread, once that does something: one that waits never does. But the interpreter writes to this socket at
+    once, in whichever thread it is.
+    """
+    ends = socket.socketpair()
+    ends[1].setblocking(False)
+    signal.set_wakeup_fd(ends[1].fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda *_: None)
 
     def wait() -> None:
-        stopped.wait()
+        ends[0].recv(1)
 
     return wait
 

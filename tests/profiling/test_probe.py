@@ -184,7 +184,11 @@ def test_what_the_profiler_adds_is_taken_out_again():
 
 def test_without_such_nodes_those_outside_tell():
     found = node_times([node("conv", "Conv", 30)] * 20, 0.5, [3.5] * 4)
-    assert found == {"operators": [["conv", "Conv", "CPU", 27.0]], "cost_us": 3.0}
+    assert found == {
+        "operators": [["conv", "Conv", "CPU", 27.0]],
+        "shapes": [[[], []]],
+        "cost_us": 3.0,
+    }
 
 
 def test_runs_that_something_else_slowed_do_not_count():

@@ -264,3 +264,22 @@ def test_what_a_command_logs_goes_nowhere_once_it_has_ended():
     assert (log.handlers, log.level) == ([], logging.NOTSET)
     # Whatever runs next in the process is as quiet as before.
     assert root.level == logging.WARNING
+
+
+def test_a_request_to_end_that_another_thread_gets_ends_the_wait():
+    code = (
+        "import signal, threading, time\n"
+        "from edgevit.cli.worker import until_stopped\n"
+        "wait = until_stopped()\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+        "print('waits', flush=True)\n"
+        "wait()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "waits\n"
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
