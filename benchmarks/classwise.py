@@ -1,7 +1,8 @@
 """ViT-Tiny on CIFAR-10, split by classes into N sub-models, and pruned whole to the same cost.
 
 Usage: python benchmarks/classwise.py [--shared DIR] [--pixels 64] [--train N] [--epochs N] [--learn N]
-           [--retrain N] [--parts 1,2,3,5,10] [--images N] [--torch-device cpu|cuda] [--work DIR]
+           [--retrain N] [--parts 1,2,3,5,10] [--images N] [--torch-device cpu|cuda]
+           [--precision float32|bfloat16] [--work DIR]
            [--write docs/splitting.md]
        python -m pip install torch-pruning==1.6.1     (the peer)
 
@@ -44,7 +45,7 @@ from edgevit.profiling.relative import all_relative  # noqa: E402
 from edgevit.pruning.classwise import check_split, split_with  # noqa: E402
 from edgevit.pruning.dataset import Images, Labels, held_out, outputs_of, read_labelled  # noqa: E402
 from edgevit.pruning.heads import weights_of_classifier, with_features  # noqa: E402
-from edgevit.pruning.loop import TrainingOptions  # noqa: E402
+from edgevit.pruning.loop import Precision, TrainingOptions  # noqa: E402
 from edgevit.pruning.options import SplitOptions  # noqa: E402
 from edgevit.pruning.parts import costs_of  # noqa: E402
 from edgevit.pruning.split import CONTROL_FILE, Split, read_split  # noqa: E402
@@ -70,6 +71,7 @@ class Task:
         test: images to judge with, likewise.
         truth: their classes.
         retrain: epochs after pruning.
+        precision: of the arithmetic of training.
         torch_device: where torch runs and trains.
     """
 
@@ -79,6 +81,7 @@ class Task:
     test: Images
     truth: Labels
     retrain: int
+    precision: Precision
     torch_device: str
 
     def top1(self, logits: torch.Tensor) -> float:
@@ -96,6 +99,7 @@ class Row:
 
     Attributes:
         parts: how many.
+        whole: top-1 percent of the model that was split.
         fused: top-1 percent of all together.
         lost: the same with each part missing; empty for a single one.
         bytes: of the largest part, relative to the whole.
@@ -111,6 +115,7 @@ class Row:
     """
 
     parts: int
+    whole: float
     fused: float
     lost: tuple[float, ...]
     bytes: float
@@ -179,7 +184,12 @@ def fine_tuned(path: Path, options: argparse.Namespace, images: Images, labels: 
             torch.from_numpy(images),
             torch.from_numpy(labels),
             options=TrainingOptions(
-                epochs=options.epochs, batch=32, lr=1.5e-4, flip=True, crop_padding=options.pixels // 12
+                epochs=options.epochs,
+                batch=32,
+                lr=1.5e-4,
+                flip=True,
+                crop_padding=options.pixels // 12,
+                precision=options.precision,
             ),
             checkpoint=path.with_suffix(".training"),
             torch_device=options.torch_device,
@@ -203,6 +213,7 @@ def row(task: Task, parts: int, folder: Path) -> Row:
     small = in_eight_bits(task, split, folder.with_name(f"{folder.name}-w8a8"))
     return Row(
         parts=parts,
+        whole=task.top1(task.logits(task.whole)),
         fused=fused,
         lost=lost,
         bytes=max(part.bytes for part in manifest.parts) / whole_bytes,
@@ -283,6 +294,7 @@ def split_options(task: Task, parts: int) -> SplitOptions:
         epochs=task.retrain,
         flip=True,
         crop_padding=padding,
+        precision=task.precision,
         torch_device=task.torch_device,
     )
 
@@ -334,7 +346,7 @@ def task_of(options: argparse.Namespace, work: Path) -> Task:
     # They lie in the order of their classes.
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[: options.learn])
     images, labels = images[chosen], labels[chosen]
-    return Task(whole, images, labels, test, truth, options.retrain, options.torch_device)
+    return Task(whole, images, labels, test, truth, options.retrain, options.precision, options.torch_device)
 
 
 def below(task: Task, options: argparse.Namespace) -> str:
@@ -380,6 +392,7 @@ def main() -> None:
     parser.add_argument("--retrain", type=int, default=3, help="epochs after pruning")
     parser.add_argument("--parts", default="1,2,3,5,10")
     parser.add_argument("--images", type=int, default=5000, help="images to judge with, at most")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of training")
     parser.add_argument("--torch-device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--work", type=Path, help="keep everything here; a run that is repeated goes on from it"

@@ -142,6 +142,13 @@ crop_padding = click.option(
     show_default=True,
     help="Train on images shifted by so much at most.",
 )
+precision = click.option(
+    "--precision",
+    metavar="NAME",
+    default="float32",
+    show_default=True,
+    help="Of the arithmetic of training: float32 or bfloat16.",
+)
 formats = click.option("--to", default="onnx", show_default=True, help="Formats, with commas between them.")
 target = click.option(
     "--target", metavar="DEVICE", help="Choose what follows for a device (`edgevit devices` lists them)."

@@ -46,6 +46,7 @@ _SHOWN = 4
 )
 @options.flip
 @options.crop_padding
+@options.precision
 @click.option(
     "--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Drawn by chance."
 )

@@ -9,8 +9,8 @@ import click
 from edgevit.cli import options, output
 
 # Of the command line, and of what trains.
-_TRAINING = ("epochs", "batch", "lr", "flip", "crop_padding", "label_smoothing", "seed")
-_NESTED = ("granularity", "distil", "precision")
+_TRAINING = ("epochs", "batch", "lr", "flip", "crop_padding", "label_smoothing", "precision", "seed")
+_NESTED = ("granularity", "distil")
 
 
 @click.command(short_help="Train a model whose first units are smaller models by themselves (MatFormer).")
@@ -55,9 +55,7 @@ _NESTED = ("granularity", "distil", "precision")
 )
 @options.flip
 @options.crop_padding
-@click.option(
-    "--precision", metavar="NAME", default="float32", show_default=True, help="float32 or bfloat16."
-)
+@options.precision
 @click.option("--images", type=click.IntRange(min=1), help="Drawn by chance.  [default: all]")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."

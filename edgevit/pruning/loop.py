@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from edgevit.errors import EdgevitError
+from edgevit.errors import EdgevitError, closest
 from edgevit.graph.checkpoint import Checkpoint
 from edgevit.progress import track
 from edgevit.pruning.augmentation import augmented
 from edgevit.pruning.checkpoint import Parameters, Progress, go_on, keep
 from edgevit.pruning.steps import check_options, chunks_of, generator_of, optimizer_of, rate
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class TrainingOptions:
         flip: whether half of the images, chosen anew each time, are mirrored left to right.
         crop_padding: pixels of zeros put around each image before a window of its size is cut out at random;
             0 leaves images where they are.
+        precision: of the arithmetic, "float32" or "bfloat16" where torch thinks it safe; weights are float32.
         seed: of the order of the images and of what is done to them.
 
     Raises:
@@ -55,6 +60,7 @@ class TrainingOptions:
     clip: float = 1.0
     flip: bool = False
     crop_padding: int = 0
+    precision: Precision = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,6 +80,9 @@ class TrainingOptions:
             "seed": (self.seed >= 0, "at least 0"),
         }
         check_options(self, limits)
+        if self.precision not in get_args(Precision):
+            known = closest(self.precision, get_args(Precision))
+            raise EdgevitError(f"precision: {self.precision!r} is unknown; {known}")
 
 
 class Loop:
@@ -102,6 +111,11 @@ class Loop:
         """Images as the options say that they are to be changed."""
         options = self._options
         return augmented(images, flip=options.flip, crop_padding=options.crop_padding, generator=generator)
+
+    def arithmetic(self, torch_device: str) -> AbstractContextManager[object]:
+        """What a graph runs in, to have the precision that the options say."""
+        narrow = self._options.precision == "bfloat16"
+        return torch.autocast(torch_device, torch.bfloat16, enabled=narrow)
 
     def run(self, checkpoint: Checkpoint | None) -> Progress:
         """Train to the end, from where the checkpoint stands."""

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from edgevit.errors import EdgevitError, closest
 from edgevit.pruning.assignment import MOST_MODELS, Device
 from edgevit.pruning.compensation import FEWEST_IMAGES
-from edgevit.pruning.loop import TrainingOptions
+from edgevit.pruning.loop import Precision, TrainingOptions
 from edgevit.pruning.prune import check_share
 from edgevit.pruning.workers import Parallel, Workers
 
@@ -29,6 +29,7 @@ class SplitOptions:
         lr: learning rate of that training at its highest.
         flip: whether it mirrors half of the images left to right.
         crop_padding: pixels by which it shifts images at most.
+        precision: of its arithmetic, "float32" or "bfloat16" where torch thinks it safe; weights are float32.
         calibration: images that each part is pruned with.
         held_out: share of the images on which accuracies are measured.
         seed: of everything that is drawn by chance.
@@ -48,6 +49,7 @@ class SplitOptions:
     lr: float = 3e-4
     flip: bool = False
     crop_padding: int = 0
+    precision: Precision = "float32"
     calibration: int = 256
     held_out: float = 0.2
     seed: int = 0
@@ -89,7 +91,12 @@ class SplitOptions:
     def training(self) -> TrainingOptions:
         """How parts are trained."""
         return TrainingOptions(
-            epochs=self.epochs, lr=self.lr, flip=self.flip, crop_padding=self.crop_padding, seed=self.seed
+            epochs=self.epochs,
+            lr=self.lr,
+            flip=self.flip,
+            crop_padding=self.crop_padding,
+            precision=self.precision,
+            seed=self.seed,
         )
 
     @property
@@ -102,6 +109,6 @@ class SplitOptions:
         """Everything here that has a part in what comes out."""
         names = (
             *("parts", "devices", "keep", "grouping", "epochs", "lr", "flip", "crop_padding"),
-            *("calibration", "held_out", "seed", "torch_device"),
+            *("precision", "calibration", "held_out", "seed", "torch_device"),
         )
         return str({name: getattr(self, name) for name in names})

@@ -180,8 +180,9 @@ class _Training(Loop):
         images = self.augmented(images, generator)
         labels = self._taken(self._data.labels, chosen)
         teacher = None if self._data.teacher is None else self._taken(self._data.teacher, chosen).float()
-        outputs = _several(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
-        options = self._options
+        with self.arithmetic(self._device):
+            outputs = _several(torch.func.functional_call(self._module, dict(self.parameters), (images,)))
+        outputs, options = tuple(output.float() for output in outputs), self._options
         loss = loss_of(outputs[0], labels, teacher, options, label_smoothing=options.label_smoothing)
         if self._data.features is not None:
             wanted = self._taken(self._data.features, chosen)

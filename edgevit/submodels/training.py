@@ -38,7 +38,6 @@ from edgevit.submodels.elastic import DEFAULT_ROLES, check_shares, widths_of
 from edgevit.submodels.nesting import Nesting, with_nesting
 
 Granularity = Literal["joint", "sampled"]
-Precision = Literal["float32", "bfloat16"]
 
 # MatFormer's S, M, L and XL.
 SHARES: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
@@ -54,7 +53,6 @@ class NestedOptions:
         granularity: "joint" adds up the losses of all shares at each step, "sampled" takes one that is drawn.
         distil: share that the whole's own predictions have of the loss of narrower ones; the labels have the
             rest (Yu and Huang 2019, arXiv 1903.05134).
-        precision: of the arithmetic, "float32" or "bfloat16" where torch thinks it safe; weights are float32.
 
     Raises:
         EdgevitError: naming the first that cannot be.
@@ -64,17 +62,15 @@ class NestedOptions:
     roles: tuple[Role, ...] = DEFAULT_ROLES
     granularity: Granularity = "joint"
     distil: float = 0.5
-    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_roles(self.roles)
         check_shares(self.shares)
         if not 0 <= self.distil <= 1:
             raise EdgevitError(f"distil: must be 0 to 1, not {self.distil:g}")
-        for name, kind in (("granularity", Granularity), ("precision", Precision)):
-            value = getattr(self, name)
-            if value not in get_args(kind):
-                raise EdgevitError(f"{name}: {value!r} is unknown; {closest(value, get_args(kind))}")
+        if self.granularity not in get_args(Granularity):
+            known = closest(self.granularity, get_args(Granularity))
+            raise EdgevitError(f"granularity: {self.granularity!r} is unknown; {known}")
 
 
 def train_nested(
@@ -189,7 +185,7 @@ class _Training(Loop):
             narrow = narrow[drawn : drawn + 1]
         # Of a narrower one that was drawn, the whole is a teacher that does not learn.
         learns = not (sampled and narrow)
-        with torch.autocast(self._device, torch.bfloat16, enabled=self._nested.precision == "bfloat16"):
+        with self.arithmetic(self._device):
             with torch.set_grad_enabled(learns):
                 expected = whole.run(self.parameters, images)
             losses = [self._narrow(one.run(self.parameters, images), expected, labels) for one in narrow]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -481,6 +482,20 @@ def test_a_classifier_that_does_not_fit_is_refused(features, classifier, message
 def test_an_option_that_cannot_be_is_refused(option, value, right):
     with pytest.raises(EdgevitError, match=re.escape(f"{option}: must be {right}, not {value}")):
         TrainingOptions(**{option: value})
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(EdgevitError, match="^precision: 'float16' is unknown; did you mean"):
+        TrainingOptions(precision="float16")
+
+
+def test_bfloat16_learns_as_well_and_keeps_weights_in_float32():
+    options = TrainingOptions(epochs=15, batch=32, lr=1e-2, precision="bfloat16")
+    found = train(QUARTERS, *toy(), options=options)
+    assert all(value.dtype == torch.float32 for value in found.exported.state_dict.values())
+    assert accuracy(found, toy(100, seed=1)) > 0.95
+    wide = train(QUARTERS, *toy(), options=replace(options, precision="float32"))
+    assert found.card.steps[-1].measured["loss"] != wide.card.steps[-1].measured["loss"]
 
 
 def test_an_unknown_device_is_refused():
