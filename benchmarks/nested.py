@@ -1,7 +1,8 @@
 """A small nested Vision Transformer on CIFAR-10: its submodels against models trained by themselves.
 
 Usage: python benchmarks/nested.py [--shared DIR] [--train N] [--epochs N] [--submodels 120] [--images N]
-           [--torch-device cpu|cuda] [--work DIR] [--write docs/submodels.md] [--example examples/cifar10]
+           [--torch-device cpu|cuda] [--precision float32|bfloat16] [--work DIR] [--write docs/submodels.md]
+           [--example examples/cifar10]
 
 `examples/cifar10/small_vit.py` is trained by what `edgevit train-nested` calls, at the four widths of
 MatFormer; beside it one model for each width alone, on the same images, with the same recipe, for as many
@@ -198,7 +199,9 @@ def task_of(options: argparse.Namespace, work: Path) -> Task:
         data=data / "cifar10-train",
         test=test,
         truth=truth,
-        options=TrainingOptions(epochs=options.epochs, batch=64, lr=1e-3, flip=True, crop_padding=4),
+        options=TrainingOptions(
+            epochs=options.epochs, batch=64, lr=1e-3, flip=True, crop_padding=4, precision=options.precision
+        ),
         train=options.train,
         torch_device=options.torch_device,
         work=work,
@@ -217,6 +220,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--submodels", type=int, default=120)
     parser.add_argument("--images", type=int, default=10000, help="images to judge with, at most")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of training"
+    )
     parser.add_argument("--torch-device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--work", type=Path, help="keep everything here; a run that is repeated goes on from it"
