@@ -220,9 +220,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--submodels", type=int, default=120)
     parser.add_argument("--images", type=int, default=10000, help="images to judge with, at most")
-    parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="of training"
-    )
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of training")
     parser.add_argument("--torch-device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--work", type=Path, help="keep everything here; a run that is repeated goes on from it"
