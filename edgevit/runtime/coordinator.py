@@ -131,7 +131,7 @@ class Coordinator:
         """
         if self._steering.ready.wait(seconds):
             return
-        absent = sorted({task.device for task in self.plan.plan.tasks} - self._fleet.instances.keys())
+        absent = sorted({task.device for task in self.plan.plan.tasks} - self._fleet.present.keys())
         why = f"{', '.join(absent)} did not come" if absent else "see the messages above"
         raise UnansweredError(f"no plan is running after {seconds:g} s: {why}")
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgevit.errors import EdgevitError
 from edgevit.runtime.access import EVERYONE, NO_ONE, group_of
@@ -27,6 +27,18 @@ _FIRST_BYTES, _MOST_BYTES, _LONG_ENOUGH = 1 << 16, 1 << 24, 0.02
 _TRIES, _LINE_SECONDS = 3, 20.0
 
 
+class Presence(NamedTuple):
+    """A worker as long as it is seen.
+
+    Attributes:
+        instance: what its present start is called.
+        visit: how often it had come before; one whose line was cut has left its work, though it never ended.
+    """
+
+    instance: str
+    visit: int
+
+
 class Fleet:
     """Workers by name.
 
@@ -39,8 +51,8 @@ class Fleet:
     def __init__(self, session: zenoh.Session, names: Collection[str], changed: Callable[[], None]) -> None:
         self._session, self._changed = session, changed
         self._admission, self._group = Admission(tuple(names)), group_of(names)
-        self._instances: dict[str, str] = {}
-        self._had: set[str] = set()
+        self._present: dict[str, Presence] = {}
+        self._visits: dict[str, int] = {}
         self._lock = threading.Lock()
         self._tokens = [
             session.liveliness().declare_subscriber(alive_key(name, "*", "*"), self._token, history=True)
@@ -53,22 +65,22 @@ class Fleet:
             token.undeclare()
 
     @property
-    def instances(self) -> dict[str, str]:
-        """Those that live, each with what its present start is called."""
+    def present(self) -> dict[str, Presence]:
+        """Those that live."""
         with self._lock:
-            return dict(self._instances)
+            return dict(self._present)
 
     def _token(self, sample: zenoh.Sample) -> None:
         *_, name, group, instance = str(sample.key_expr).split("/")
         if str(sample.kind) == "SampleKind.DELETE":
             with self._lock:
-                if self._instances.get(name) == instance:
-                    del self._instances[name]
+                if name in self._present and self._present[name].instance == instance:
+                    del self._present[name]
         elif group in {EVERYONE, self._group}:
             with self._lock:
-                self._instances[name] = instance
-                self._had.add(name)
-        elif group == NO_ONE or name not in self._had:
+                visit = self._visits.get(name, 0)
+                self._present[name], self._visits[name] = Presence(instance, visit), visit + 1
+        elif group == NO_ONE or name not in self._visits:
             # Not in the network's own thread, which must not wait.
             threading.Thread(target=self._admit, args=(name,), daemon=True).start()
             return

@@ -71,6 +71,9 @@ class Search:
             held |= holds
             if status is not None and not all(task.ready for task in status.tasks):
                 self._steering.note_apart(device, status.generation)
+            if status is not None and not status.deployment:
+                _log.warning("%s does nothing any more: it is told again", device)
+                self._steering.tell_again()
             if holds and self._steering.can_do_without(device):
                 _log.warning("%s is too slow: it does nothing for %g s", device, self._probation)
                 self._steering.suspect(device, until)

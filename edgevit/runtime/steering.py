@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edgevit.errors import EdgevitError
 from edgevit.planning.plan_file import PlanEntry, PlanFile
 from edgevit.runtime.deployment import ApartError, Deployment, Orders
-from edgevit.runtime.fleet import Fleet
+from edgevit.runtime.fleet import Fleet, Presence
 from edgevit.runtime.models import Model
 from edgevit.runtime.survivors import plan_for
 
@@ -61,9 +61,9 @@ class Steering:
         self.switches = 0
         self.ready = threading.Event()
         self._latest: Orders | None = None
-        self._running: dict[str, str] = {}
+        self._running: dict[str, Presence] = {}
         self._deploying = False
-        self._ordered: tuple[PlanEntry, dict[str, str]] | None = None
+        self._ordered: tuple[PlanEntry, dict[str, Presence]] | None = None
         self._suspects: dict[str, float] = {}
         self._apart: dict[tuple[str, str], float] = {}
         self._rejoined: dict[str, float] = {}
@@ -119,18 +119,25 @@ class Steering:
 
     def suspect(self, device: str, until: float) -> None:
         """Give a device nothing to do for a while."""
-        self._suspects[self._fleet.instances.get(device, device)] = until
+        present = self._fleet.present.get(device)
+        if present is not None:
+            self._suspects[present.instance] = until
+
+    def tell_again(self) -> None:
+        """Bring what runs to the devices once more: one of them does not do it any more."""
+        if not self._deploying:
+            self._ordered = None
 
     def can_do_without(self, device: str) -> bool:
         """Whether there is a plan without a device."""
         return plan_for(self._plan, self._alive().keys() - {device}) is not None
 
-    def _alive(self) -> dict[str, str]:
-        """Devices that may be given something to do, with the names of their present starts."""
+    def _alive(self) -> dict[str, Presence]:
+        """Devices that may be given something to do."""
         return {
-            name: instance
-            for name, instance in self._fleet.instances.items()
-            if instance not in self._suspects
+            name: present
+            for name, present in self._fleet.present.items()
+            if present.instance not in self._suspects
         }
 
     def reconsider(self) -> None:
@@ -139,7 +146,7 @@ class Steering:
         entry = plan_for(self._plan, alive.keys())
         if entry is None:
             # Whoever is suspected is better than no one.
-            alive = self._fleet.instances
+            alive = self._fleet.present
             entry = plan_for(self._plan, alive.keys())
         if entry is not self._plan.plan and self.orders is None and self._switching_early():
             return

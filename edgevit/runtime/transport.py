@@ -22,8 +22,11 @@ ROOT = "edgevit"
 LEASE = 2000
 # Microseconds for which a full link may take nothing before it counts as cut. Who sends does nothing else
 # meanwhile, and its whole session waits with it: less than LEASE, or others believe that it has gone as well.
-# Of 64 kB that must fit within it: lines of half a megabit in a second are fast enough.
 _BLOCKED = 1_000_000
+# Bytes that the system holds for a link, which it doubles. Once they are full it takes nothing before a third
+# of them is sent (Linux, sk_stream_write_space): with the megabytes that it gives by itself, a line of
+# 20 Mbit/s that three links share takes longer than _BLOCKED. With these, 2 Mbit/s for each are enough.
+_SEND_BUFFER = 1 << 17
 
 # Of the network's library: handshakes that failed, and names on certificates that have no rules.
 _REFUSALS = "off,zenoh_link_tls::unicast=warn,zenoh::net::routing::interceptor::access_control=info"
@@ -158,6 +161,7 @@ def _settings(links: Links) -> dict[str, object]:
         "scouting/multicast/enabled": False,
         "transport/link/tx/lease": LEASE,
         "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED,
+        "transport/link/tcp/so_sndbuf": _SEND_BUFFER,
         # What is larger is no frame, and not ours.
         "transport/link/rx/max_message_size": LIMITS.bytes + (1 << 20),
         # Within one machine alone: across a network it only takes memory.
@@ -177,6 +181,7 @@ def _settings(links: Links) -> dict[str, object]:
                 # Certificates name devices, which move between addresses.
                 "verify_name_on_connect": False,
                 "close_link_on_expiration": True,
+                "so_sndbuf": _SEND_BUFFER,
             }
         }
     return settings

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ pytest.importorskip("onnxruntime")
 from edgevit.planning.plan_file import PlanFile
 from edgevit.pruning.split import read_split
 from edgevit.runtime import transport
+from edgevit.runtime.access import EVERYONE
 from edgevit.runtime.coordinator import Coordinator, CoordinatorOptions
 from edgevit.runtime.ledger import UnansweredError
 from edgevit.runtime.local import local_workers
@@ -172,9 +175,9 @@ def test_a_worker_that_cannot_reach_the_next_one_joins_anew_and_then_rests(work,
         envelope = Envelope(NO_REQUEST, generation=work.coordinator.running.generation)
         said.put(encode(Fault(envelope, "w-3 is not reached")))
 
-    before = fleet.instances["w-2"]
+    before = fleet.present["w-2"]
     complain()
-    while fleet.instances.get("w-2") in {before, None}:
+    while fleet.present.get("w-2") in {before, None}:
         assert time.monotonic() < until
         time.sleep(0.02)
     work.wait_for(["w-1", "w-2", "w-3"])
@@ -215,6 +218,31 @@ def test_a_coordinator_that_starts_anew_takes_the_workers_over(work, tiny_progra
         np.testing.assert_allclose(np.concatenate(found), expected(tiny_program, sent), atol=1e-5)
     finally:
         second.close()
+
+
+def test_workers_that_were_taken_and_left_by_another_coordinator_are_told_again(work, tiny_program):
+    second = Coordinator(work.plan, work.model, Links(connect=(work.workers.address,)), OPTIONS)
+    second.wait_until_ready(60)
+    # They rest now, and are there as they were.
+    second.close()
+    sent = images(5)
+    np.testing.assert_allclose(logits(work.ask(sent)), expected(tiny_program, sent), atol=1e-5)
+    assert work.coordinator.switches == 1
+
+
+def test_a_worker_whose_line_was_cut_while_nobody_looked_is_told_again(work, tiny_program):
+    coordinator, fleet, looks = work.coordinator, work.coordinator._fleet, threading.Event()
+    key = transport.alive_key("w-2", EVERYONE, fleet.present["w-2"].instance)
+    coordinator._conductor.tell(looks.wait)
+    for kind in ("DELETE", "PUT"):
+        fleet._token(SimpleNamespace(key_expr=key, kind=f"SampleKind.{kind}"))
+    looks.set()
+    until = time.monotonic() + 10
+    while coordinator.switches == 0:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    sent = images(5)
+    np.testing.assert_allclose(logits(work.ask(sent)), expected(tiny_program, sent), atol=1e-5)
 
 
 def test_an_ensemble_answers_what_the_split_does(ensemble):

@@ -222,11 +222,11 @@ def test_nobody_speaks_under_another_ones_name(keys, make_plan, tiny_pt2):
             for name in ("w-1", "w-2", "w-3")
         ]
         until = time.monotonic() + 10
-        while not coordinator._fleet.instances and time.monotonic() < until:
+        while not coordinator._fleet.present and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(0.2)
         assert len(tokens) == 3
-        assert coordinator._fleet.instances == {"w-2": "x"}
+        assert coordinator._fleet.present == {"w-2": ("x", 0)}
         with pytest.raises(UnansweredError, match="w-1, w-3 did not come"):
             coordinator.wait_until_ready(0.1)
     finally:
