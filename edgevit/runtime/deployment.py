@@ -161,7 +161,7 @@ class Deployment:
             elif isinstance(result, Orders):
                 result.close()
 
-        threading.Thread(target=deploy, name=f"deploy-{generation}", daemon=True).start()
+        threading.Thread(target=deploy, name=f"deploy-{generation}").start()
 
     def _deploy(
         self, entry: PlanEntry, model: Model, generation: int, leaving: Callable[[int], None]

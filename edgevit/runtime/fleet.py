@@ -18,10 +18,14 @@ from edgevit.runtime.transport import alive_key, worker_key
 if TYPE_CHECKING:
     import zenoh
 
+    Replies = zenoh.handlers.Handler[zenoh.Reply]
+
 _log = logging.getLogger("edgevit.coordinator")
 
 #: For a worker to say something of itself.
 ASK_SECONDS = 2.0
+# Whether a worker has done what it was told is looked up so often, beside waiting for its reply.
+_LOOK_SECONDS, _POLL_SECONDS = 1.0, 0.01
 # A line is measured by the fewest bytes that take it so long, or by so many at most.
 _FIRST_BYTES, _MOST_BYTES, _LONG_ENOUGH = 1 << 16, 1 << 24, 0.02
 _TRIES, _LINE_SECONDS = 3, 20.0
@@ -78,11 +82,13 @@ class Fleet:
                     del self._present[name]
         elif group in {EVERYONE, self._group}:
             with self._lock:
-                visit = self._visits.get(name, 0)
-                self._present[name], self._visits[name] = Presence(instance, visit), visit + 1
+                # Said twice of one that did not go: it was there already.
+                if name not in self._present or self._present[name].instance != instance:
+                    visit = self._visits.get(name, 0)
+                    self._present[name], self._visits[name] = Presence(instance, visit), visit + 1
         elif group == NO_ONE or name not in self._visits:
             # Not in the network's own thread, which must not wait.
-            threading.Thread(target=self._admit, args=(name,), daemon=True).start()
+            threading.Thread(target=self._admit, args=(name,)).start()
             return
         else:
             # Two that take one worker from each other would never end.
@@ -112,7 +118,7 @@ class Fleet:
             with contextlib.suppress(EdgevitError):
                 self._ask(name, "rejoin", b"", ASK_SECONDS)
 
-        threading.Thread(target=ask, daemon=True).start()
+        threading.Thread(target=ask).start()
 
     def assign(self, assignments: Mapping[str, Assignment], seconds: float) -> None:
         """Tell workers what to do, all at once, and wait until they can.
@@ -122,11 +128,26 @@ class Fleet:
         """
         with ThreadPoolExecutor(len(assignments) or 1) as pool:
             asked = {
-                name: pool.submit(self._ask, name, "assign", write(assignment), seconds)
+                name: pool.submit(self._assign, name, assignment, seconds)
                 for name, assignment in assignments.items()
             }
         for future in asked.values():
             future.result()
+
+    def _assign(self, name: str, assignment: Assignment, seconds: float) -> None:
+        """Tell a worker, and wait until it can: a reply is lost with the link that it came by."""
+        replies, until = self._sent(name, "assign", write(assignment), seconds), time.monotonic() + seconds
+        looked = time.monotonic()
+        while time.monotonic() < until:
+            if self._reply(name, replies) is not None:
+                return
+            if time.monotonic() - looked > _LOOK_SECONDS:
+                status = self._status(name, ASK_SECONDS)
+                if status is not None and _does(status, assignment):
+                    return
+                looked = time.monotonic()
+            time.sleep(_POLL_SECONDS)
+        raise EdgevitError(f"{name}: does not answer")
 
     def statuses(self, names: Collection[str], seconds: float = ASK_SECONDS) -> dict[str, Status | None]:
         """What workers have done; None for one that does not say within so many seconds."""
@@ -164,16 +185,38 @@ class Fleet:
             return None
 
     def _ask(self, name: str, question: str, payload: bytes, seconds: float) -> bytes:
+        for reply in self._sent(name, question, payload, seconds):
+            return _content(name, reply)
+        raise EdgevitError(f"{name}: does not answer")
+
+    def _sent(self, name: str, question: str, payload: bytes, seconds: float) -> Replies:
         import zenoh
 
         try:
-            replies = self._session.get(worker_key(name, question), payload=payload, timeout=seconds)
+            return self._session.get(worker_key(name, question), payload=payload, timeout=seconds)
         except zenoh.ZError as error:
             raise EdgevitError(f"{name}: cannot be asked: {error}") from error
-        for reply in replies:
-            sample, refusal = reply.ok, reply.err
-            if sample is not None:
-                return sample.payload.to_bytes()
-            if refusal is not None:
-                raise MessageError(f"{name}: {refusal.payload.to_string()[:500]}")
-        raise EdgevitError(f"{name}: does not answer")
+
+    def _reply(self, name: str, replies: Replies) -> bytes | None:
+        """What has come; None for nothing yet."""
+        import zenoh
+
+        try:
+            reply = replies.try_recv()
+        except zenoh.ZError as error:
+            # It is closed without one: whoever was asked has gone.
+            raise EdgevitError(f"{name}: does not answer") from error
+        return None if reply is None else _content(name, reply)
+
+
+def _content(name: str, reply: zenoh.Reply) -> bytes:
+    sample, refusal = reply.ok, reply.err
+    if sample is not None:
+        return sample.payload.to_bytes()
+    raise MessageError(f"{name}: {'' if refusal is None else refusal.payload.to_string()[:500]}")
+
+
+def _does(status: Status, assignment: Assignment) -> bool:
+    """Whether a worker does all that it was told."""
+    told = (assignment.deployment, assignment.generation, len(assignment.tasks))
+    return (status.deployment, status.generation, len(status.tasks)) == told

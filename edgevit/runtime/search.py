@@ -58,7 +58,7 @@ class Search:
             statuses = self._fleet.statuses(orders.layout.devices, min(ASK_SECONDS, self._patience))
             self._tell(functools.partial(self._found, orders, wanted, statuses))
 
-        threading.Thread(target=search, daemon=True).start()
+        threading.Thread(target=search).start()
 
     def _found(self, orders: Orders, wanted: set[str], statuses: dict[str, Status | None]) -> None:
         """Suspect who holds overdue requests or says nothing; send those again that nobody holds."""

@@ -208,7 +208,7 @@ class Stage:
     def _fault_soon(self, envelope: Envelope, reason: str) -> None:
         """From the network's own threads, which must not wait."""
         if not self._closed:
-            threading.Thread(target=self._fault, args=(envelope, reason), daemon=True).start()
+            threading.Thread(target=self._fault, args=(envelope, reason)).start()
 
     def _fault(self, envelope: Envelope, reason: str) -> None:
         _log.warning("%s: %s", self._task.key, reason)

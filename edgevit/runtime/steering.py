@@ -87,7 +87,7 @@ class Steering:
         for line, since in list(self._apart.items()):
             if now - since > _GRACE:
                 self._apart.pop(line, None)
-                threading.Thread(target=self._ask_receiver, args=(line,), daemon=True).start()
+                threading.Thread(target=self._ask_receiver, args=(line,)).start()
         if self._ordered is None:
             self.reconsider()
 

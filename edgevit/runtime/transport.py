@@ -1,4 +1,9 @@
-"""A session of the network between devices: who may be reached, with which keys, and under which names."""
+"""A session of the network between devices: who may be reached, with which keys, and under which names.
+
+Threads that use a session are no daemons, so that the interpreter waits for them: one that is inside the
+network's library when it ends brings the whole process down, and those that call back what was declared are
+daemons where the thread was that declared it.
+"""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class Worker:
         query.reply(query.key_expr, write(Status(deployment, generation, stages, links)))
 
     def _admit(self, query: zenoh.Query) -> None:
-        threading.Thread(target=self._admit_and_reply, args=(query,), daemon=True).start()
+        threading.Thread(target=self._admit_and_reply, args=(query,)).start()
 
     def _admit_and_reply(self, query: zenoh.Query) -> None:
         try:
@@ -162,7 +162,7 @@ class Worker:
 
     def _rejoin(self) -> None:
         # A reply would not be sent any more: that it goes, and comes back, is answer enough.
-        threading.Thread(target=self._rejoin_now, daemon=True).start()
+        threading.Thread(target=self._rejoin_now).start()
 
     def _rejoin_now(self) -> None:
         with self._assigning:
@@ -185,7 +185,7 @@ class Worker:
 
     def _assign(self, query: zenoh.Query) -> None:
         # Fetching and loading take seconds, in which the network's own thread must not be held.
-        threading.Thread(target=self._assign_and_reply, args=(query,), daemon=True).start()
+        threading.Thread(target=self._assign_and_reply, args=(query,)).start()
 
     def _assign_and_reply(self, query: zenoh.Query) -> None:
         try:
@@ -253,7 +253,7 @@ class Worker:
             return
         if str(sample.key_expr) == transport.coordinator_key(assignment.deployment):
             _log.info("rests: the coordinator of %s has gone", assignment.deployment)
-            threading.Thread(target=self._rest, args=(assignment,), daemon=True).start()
+            threading.Thread(target=self._rest, args=(assignment,)).start()
 
     def _rest(self, assignment: Assignment) -> None:
         with self._assigning:

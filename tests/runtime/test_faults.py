@@ -147,9 +147,14 @@ def test_nonsense_on_any_key_is_dropped_and_what_is_missed_is_sent_again(work, t
         transport.answer_key(identity, "w-3"),
         *(transport.task_key(identity, orders.generation, f"w-{n + 1}", *t) for n, t in enumerate(TOPICS)),
     ]
-    for key in keys:
+    publishers = [stranger.declare_publisher(key) for key in keys]
+    until = time.monotonic() + 10
+    while not all(map(transport.is_heard, publishers)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    for publisher in publishers:
         for payload in (b"", b"\x80\x04K\x01.", good[:-1], good[:60] + b"\xff" + good[61:], good):
-            stranger.put(key, payload)
+            publisher.put(payload)
     sent = images(20)
     np.testing.assert_allclose(logits(work.ask(sent)), expected(tiny_program, sent), atol=1e-5)
     refused = sum(task.refused for status in work.coordinator.statuses().values() for task in status.tasks)

@@ -40,7 +40,7 @@ def started(workers: Sequence[Sequence[str]], serve: Sequence[str]) -> Iterator[
         for process in (last, *processes):
             process.send_signal(signal.SIGTERM)
         statuses = [process.wait(20) for process in (last, *processes)]
-    assert statuses == [0] * len(statuses)
+    assert statuses == [0] * len(statuses), statuses
 
 
 def infer(port: int, name: str, image: np.ndarray) -> np.ndarray:
