@@ -16,10 +16,11 @@ from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.images import OnBadImage
 from edgevit.measured_submodels import check_equal, drawn_from, output_at
+from edgevit.prediction.clock import PredictedClock
 from edgevit.profiling.addresses import LOCAL, Remote, address_of
 from edgevit.profiling.quantized import measure_placement, with_levels
 from edgevit.profiling.relative import machine, timed_here
-from edgevit.profiling.submodels import LatencyTable, Stopwatch, check_timed, measure_choices, measured_alone
+from edgevit.profiling.submodels import Clock, LatencyTable, Stopwatch, measure_choices, time_of
 from edgevit.pruning.parts import costs_of
 from edgevit.quant.levels import Levels
 from edgevit.quant.placing import default_placement, place
@@ -43,15 +44,18 @@ _MEASUREMENTS = 4
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of a submodel that is to hold a latency.
+    """What was measured, or predicted, of a submodel that is to hold a latency.
 
     Attributes:
         format: in whose runtime, on one thread.
         device: where.
-        whole_ms: p50 of the parent's artefact in a fresh process.
+        whole_ms: p50 of the parent's artefact by itself.
         expected_ms: what the submodel's choices add up to.
-        p50_ms: of the submodel's artefact in a fresh process.
-        warning: why the device was too busy to trust that; None where it was not.
+        p50_ms: of the submodel's artefact by itself.
+        interval_ms: between which that lies for nine models of ten; None where it was measured, or nothing
+            says how far a prediction is off.
+        predicted: whether it was not measured.
+        warning: what else must be known of it; None for nothing.
     """
 
     format: str
@@ -59,6 +63,8 @@ class Latency:
     whole_ms: float
     expected_ms: float
     p50_ms: float
+    interval_ms: tuple[float, float] | None
+    predicted: bool
     warning: str | None
 
 
@@ -131,7 +137,8 @@ def search_file(
         output: the ``.pt2`` file to write; what was judged is written beside it, as ``.budget.json`` and
             ``.budget.html``.
         to: the format whose runtime is timed, for a budget of latency.
-        device: where, as `edgevit.profiling.profile` takes it.
+        device: where, as `edgevit.profiling.profile` takes it; or the name or the file of a device profile
+            with measured operators, for which it is predicted.
         remote: how a device is used that is not this machine.
         recipe: how the submodel is quantized; its bytes or its latency are then those of integers, placed
             where they pay in the parent. It decides about `to`. None leaves it float.
@@ -144,18 +151,16 @@ def search_file(
     Raises:
         EdgevitError: when the Program is not nested, its smallest submodel costs more, a recipe cannot be
             followed, or a device cannot be used.
-        CheckFailedError: when the latency that is measured is more than a tenth above the budget.
+        CheckFailedError: when the latency that comes of it is more than a tenth above the budget.
     """
     path = output_at(output, _report_beside, _page_beside, force=force)
     to = to if recipe is None else recipe.to
-    if of == "latency":
-        check_timed(to)
-        address_of(device)
+    clock = _clock(device, remote, to) if of == "latency" else None
     parent = program if isinstance(program, Program) else Program.load(program)
     nesting_of(parent)
     bits = None if recipe is None else _Bits.of(parent, recipe, of, device)
     read = drawn_from(parent, calib, images, seed, on_bad_image)
-    cost = _cost(parent, of, to, Stopwatch(device, remote), bits)
+    cost = _cost(parent, of, to, clock, bits)
     search = Search(parent, read[::_JUDGING], cost=cost, seed=seed)
     latency = None
     if isinstance(cost, LatencyTable):
@@ -251,9 +256,26 @@ class _Bits:
         return made.quantization.program
 
 
-def _cost(parent: Program, of: Of, to: str, stopwatch: Stopwatch, bits: _Bits | None) -> Cost:
-    if of == "latency":
-        return measure_choices(parent, to, stopwatch, made=None if bits is None else bits.made)
+def _clock(device: str, remote: Remote | None, to: str) -> Clock:
+    """What says how long artefacts take on a device: it runs there, or is predicted."""
+    clock: Clock
+    if device == LOCAL or "://" in device:
+        address_of(device)
+        clock = Stopwatch(device, remote)
+    elif remote not in {None, Remote()}:
+        raise EdgevitError(
+            f"--device {device}: is a device profile, nothing runs there; leave out --python, --ssh-config, "
+            "--remote-folder and --benchmark-model, or give ssh://user@host[:port] or adb://SERIAL"
+        )
+    else:
+        clock = PredictedClock(device, to)
+    clock.check(to)
+    return clock
+
+
+def _cost(parent: Program, of: Of, to: str, clock: Clock | None, bits: _Bits | None) -> Cost:
+    if clock is not None:
+        return measure_choices(parent, to, clock, made=None if bits is None else bits.made)
     if of == "macs":
         return Counted(parent, "macs")
     return Bytes(parent, () if bits is None else bits.levels)
@@ -281,15 +303,24 @@ def _found(search: Search, budget: int, evaluations: int, images: Array) -> tupl
 def _within_latency(
     search: Search, table: LatencyTable, budget: int, evaluations: int, images: Array, *, bits: _Bits | None
 ) -> tuple[list[Candidate], Program, Latency]:
-    """What was judged, and the best whose artefact holds the budget when it is measured by itself."""
+    """What was judged, and the best whose artefact holds the budget by itself."""
     allowed = budget
     for _ in range(_MEASUREMENTS):
         candidates, fitted = _found(search, allowed, evaluations, images)
         cost = next(one.cost for one in candidates if one.name == "search")
         made = fitted if bits is None else bits.made(fitted)
-        found = measured_alone(made, table.format, table.stopwatch)
-        taken, device = found.percentile(50), table.stopwatch.device
-        latency = Latency(table.format, device, table.whole_ms, cost / 1e6, taken, found.warning)
+        found = time_of(made, table.format, table.clock)
+        taken = found.p50_ms
+        latency = Latency(
+            format=table.format,
+            device=table.clock.device,
+            whole_ms=table.whole_ms,
+            expected_ms=cost / 1e6,
+            p50_ms=taken,
+            interval_ms=found.interval_ms,
+            predicted=isinstance(table.clock, PredictedClock),
+            warning=found.warning,
+        )
         if taken * 1e6 <= budget or allowed == search.cost(search.cheapest):
             break
         # What is over by so much is sought so much lower.
@@ -310,17 +341,18 @@ def _check_latency(latency: Latency, budget: int, *, force: bool) -> None:
     if latency.p50_ms * 1e6 <= _NEAR * budget or force:
         return
     busy = "" if latency.warning is None else f"; {latency.warning}"
+    guessed = ", as predicted," if latency.predicted else ""
     raise CheckFailedError(
-        f"--latency-budget {budget / 1e6:g}ms: the best submodel found takes {latency.p50_ms:.3g} ms in "
-        f"{latency.format} on {latency.device}, where its choices add up to {latency.expected_ms:.3g}{busy}; "
-        "allow more, or pass --force to write it all the same"
+        f"--latency-budget {budget / 1e6:g}ms: the best submodel found takes {latency.p50_ms:.3g} ms"
+        f"{guessed} in {latency.format} on {latency.device}, where its choices add up to "
+        f"{latency.expected_ms:.3g}{busy}; allow more, or pass --force to write it all the same"
     )
 
 
 def summary(result: Budgeted) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
     return {
-        "version": 1,
+        "version": 2,
         "machine": machine(),
         "model": result.program.card.name,
         "program": result.path.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from edgevit import predict
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
 from edgevit.graph.costs import count_macs
@@ -19,6 +21,7 @@ from edgevit.submodels.consistency import Reference
 from edgevit.submodels.extraction import extract
 from edgevit.submodels.nesting import nesting_of
 from edgevit.submodels.slices import read_slices
+from tests.prediction.helpers import profile_file
 from tests.profiling.sshd import device, needs_sshd
 from tests.pruning.patterns import LABELS, learned, patterns
 from tests.submodels.helpers import logits, relative
@@ -156,6 +159,41 @@ def test_a_latency_is_measured_where_the_device_is(folder, parent, tmp_path, tmp
         assert printed["latency"]["device"] == pi.address
         assert printed["latency"]["p50_ms"] > 0
         assert pi.left() == []
+
+
+def test_a_latency_is_predicted_where_the_device_is_a_profile(folder, parent, tmp_path, capsys):
+    board, out = profile_file(tmp_path / "board.yaml"), tmp_path / "small.pt2"
+    whole = 1e3 * predict(parent, device=board).ms
+    words = budget(parent, folder, out, "--latency-budget", f"{0.98 * whole:.1f}us", "--device", board)
+    assert run([*words, "--json"]) == 0
+    latency = json.loads(capsys.readouterr().out)["latency"]
+    assert (latency["predicted"], latency["device"], latency["interval_ms"]) == (True, "board", None)
+    assert latency["p50_ms"] == pytest.approx(predict(out, device=board).ms)
+    assert latency["whole_ms"] == pytest.approx(whole / 1e3)
+    assert latency["p50_ms"] <= 1.1 * 0.98 * whole / 1e3
+    assert "no interval" in latency["warning"]
+    # What is said to a person.
+    assert run([*words[:-1], board, "--force"]) == 0
+    printed = capsys.readouterr()
+    assert re.search(r"predicted: p50 0\.\d+ ms in onnx on board, one thread", printed.out)
+
+
+@pytest.mark.parametrize(
+    ("threads", "more", "words"),
+    [
+        (4, (), "were measured on 4 threads, and a latency is of one"),
+        (1, ("--python", "python3.9"), "is a device profile, nothing runs there; leave out --python"),
+        (1, ("--to", "coreml"), "--to: 'coreml' is not predicted; known: onnx, tflite"),
+        (1, ("--to", "tflite"), "board: nothing was measured in litert; what was is onnxruntime"),
+    ],
+)
+def test_profiles_that_no_latency_can_be_predicted_for(
+    parent, folder, tmp_path, capsys, threads, more, words
+):
+    board = profile_file(tmp_path / "board.yaml", threads=threads)
+    asked = budget(parent, folder, tmp_path / "x.pt2", "--latency-budget", "1ms", "--device", board, *more)
+    assert words in refused(capsys, 2, *asked)
+    assert not (tmp_path / "x.pt2").exists()
 
 
 def test_the_best_submodel_of_a_size_in_eight_bits(parent, folder, tmp_path, capsys):

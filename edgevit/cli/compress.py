@@ -28,8 +28,8 @@ _SHOWN = 5
 @click.option("--latency-budget", metavar="TIME", help="Likewise, of p50 on a device, one thread: 12ms.")
 @click.option(
     "--device",
-    metavar="ADDRESS",
-    help="Of a latency: ssh://user@host, adb://SERIAL.  [default: local]",
+    metavar="WHERE",
+    help="Of a latency: ssh://user@host, adb://SERIAL, or a measured device profile.  [default: local]",
 )
 @remote
 @click.option("--calib", "--data", metavar="DIR", help="Images to calibrate with, labelled or not.")

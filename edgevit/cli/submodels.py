@@ -20,7 +20,7 @@ _BUDGETS: dict[str, Any] = {"flops-budget": "macs", "size-budget": "bytes", "lat
 
 @dataclass(frozen=True)
 class Timed:
-    """Where latencies are measured: options of the command, None where they were not given."""
+    """Where latencies count: options of the command, None where they were not given."""
 
     device: str | None
     python: str | None
@@ -121,9 +121,12 @@ def _print_found(result: Budgeted) -> None:
     )
     latency = result.latency
     if latency is not None:
+        how = "predicted" if latency.predicted else "measured"
+        low_high = latency.interval_ms
+        within = "" if low_high is None else f" ({low_high[0]:.2f} to {low_high[1]:.2f} for 9 models of 10)"
         click.echo(
-            f"  measured: p50 {latency.p50_ms:.2f} ms in {latency.format} on {latency.device}, one thread; "
-            f"the whole {latency.whole_ms:.2f} ms"
+            f"  {how}: p50 {latency.p50_ms:.2f} ms{within} in {latency.format} on {latency.device}, "
+            f"one thread; the whole {latency.whole_ms:.2f} ms"
         )
         if latency.warning is not None:
             click.echo(f"  warning: {latency.warning}")

@@ -1,4 +1,4 @@
-"""What the choices of a nested Program cost in time on a device, measured.
+"""What the choices of a nested Program cost in time on a device.
 
 Each choice is made alone in a whole artefact, which is timed in turns with the parent's, so that everything a
 runtime fuses, or fails to fuse, is in the figure. Where several places of a network are alike, as blocks of a
@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
 from edgevit.export.formats import FORMATS, ExportChoices
 from edgevit.graph.program import Program
 from edgevit.profiling.addresses import LOCAL, Remote
-from edgevit.profiling.latency import LatencyProfile
 from edgevit.profiling.local import check_profilable
 from edgevit.profiling.measuring import profile
 from edgevit.profiling.relative import TIMED
@@ -36,8 +36,46 @@ _SECONDS = 1.0
 
 
 @dataclass(frozen=True)
+class Taken:
+    """How long an artefact takes by itself.
+
+    Attributes:
+        p50_ms: the median of its runs.
+        interval_ms: between which that lies for nine models of ten, where it is predicted; None where it was
+            measured.
+        warning: what else must be known of it; None for nothing.
+    """
+
+    p50_ms: float
+    interval_ms: tuple[float, float] | None = None
+    warning: str | None = None
+
+
+class Clock(Protocol):
+    """Says how long artefacts take on a device, on one thread."""
+
+    @property
+    def device(self) -> str:
+        """What it is called."""
+
+    def check(self, to: str) -> None:
+        """Refuse a format whose artefacts it cannot say that of.
+
+        Raises:
+            EdgevitError: naming those that it can.
+            MissingDependencyError: when a runtime is not installed.
+        """
+
+    def relative(self, path: Path, plain: Path) -> float:
+        """Time that an artefact takes over that of another."""
+
+    def alone(self, path: Path) -> Taken:
+        """Time that an artefact takes."""
+
+
+@dataclass(frozen=True)
 class Stopwatch:
-    """Where artefacts are timed, on one thread.
+    """A clock that runs artefacts.
 
     Attributes:
         device: as `edgevit.profiling.profile` takes it.
@@ -47,19 +85,24 @@ class Stopwatch:
     device: str = LOCAL
     remote: Remote | None = None
 
+    def check(self, to: str) -> None:
+        """As `check_timed`."""
+        check_timed(to)
+
     def relative(self, path: Path, plain: Path) -> float:
-        """Time that an artefact takes over that of another."""
+        """In turns on this machine; on a device one after the other."""
         if self.device == LOCAL:
             whole, taken = medians_in_turns([plain, path])
         else:
-            whole, taken = (self.alone(one, _SECONDS).percentile(50) for one in (plain, path))
+            whole, taken = (self.alone(one, _SECONDS).p50_ms for one in (plain, path))
         return taken / whole
 
-    def alone(self, path: Path, seconds: float = 3.0) -> LatencyProfile:
-        """An artefact's latency in a fresh process."""
-        return profile(
+    def alone(self, path: Path, seconds: float = 3.0) -> Taken:
+        """In a fresh process."""
+        found = profile(
             path, device=self.device, threads=1, seconds=seconds, operators=False, remote=self.remote
         )
+        return Taken(found.percentile(50), warning=found.warning)
 
 
 @dataclass(frozen=True)
@@ -67,15 +110,15 @@ class LatencyTable:
     """Latency of the submodels of one nested Program, as a sum over its places; itself a `Cost`.
 
     Attributes:
-        format: in whose runtime it was measured, on one thread.
-        stopwatch: with which.
-        whole_ms: p50 of the parent's artefact in a fresh process.
+        format: in whose runtime, on one thread.
+        clock: that said so.
+        whole_ms: p50 of the parent's artefact by itself.
         saved: share of that which a choice saves when it is made alone: for an axis and a number of its
             units, or a branch and what stands in for it.
     """
 
     format: str
-    stopwatch: Stopwatch
+    clock: Clock
     whole_ms: float
     saved: Mapping[tuple[str, int | Replacement], float]
 
@@ -101,22 +144,20 @@ def check_timed(to: str) -> None:
 Made = Callable[[Program], Program]
 
 
-def measure_choices(
-    parent: Program, to: str, stopwatch: Stopwatch, *, made: Made | None = None
-) -> LatencyTable:
+def measure_choices(parent: Program, to: str, clock: Clock, *, made: Made | None = None) -> LatencyTable:
     """Time every choice of a nested Program on a device, on one thread.
 
     Args:
         parent: a nested Program.
         to: the format whose runtime counts: "onnx" or "tflite".
-        stopwatch: where artefacts are timed.
+        clock: that times artefacts.
         made: what becomes of each submodel before it is timed, as of one that is to be quantized; nothing
             where it is None.
 
     Raises:
-        EdgevitError: as `check_timed`; when the program is not nested, or the device cannot be used.
+        EdgevitError: as `Clock.check`; when the program is not nested, or the device cannot be used.
     """
-    check_timed(to)
+    clock.check(to)
     groups = alike(places_of(parent), [Counted(parent, "macs"), Counted(parent, "parameters")])
     tried = [(group, option) for group in groups for option in group[0].options[:-1]]
     saved: dict[tuple[str, int | Replacement], float] = {}
@@ -127,21 +168,21 @@ def measure_choices(
             chosen = [place.named(option) for place in group]
             widths = {name: choice for one in chosen for name, choice in one.items()}
             path = _written(made(extract(parent, widths)), to, Path(folder) / str(number))
-            share = stopwatch.relative(path, plain)
+            share = clock.relative(path, plain)
             path.unlink()
             saved |= dict.fromkeys(widths.items(), (1 - share) / len(group))
-        whole_ms = stopwatch.alone(plain).percentile(50)
-    return LatencyTable(to, stopwatch, whole_ms, saved)
+        whole_ms = clock.alone(plain).p50_ms
+    return LatencyTable(to, clock, whole_ms, saved)
 
 
 def _as_it_is(program: Program) -> Program:
     return program
 
 
-def measured_alone(program: Program, to: str, stopwatch: Stopwatch) -> LatencyProfile:
-    """The latency of a program's artefact in a fresh process, on one thread."""
+def time_of(program: Program, to: str, clock: Clock) -> Taken:
+    """The latency of a program's artefact by itself, on one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        return stopwatch.alone(_written(program, to, Path(folder) / "program"))
+        return clock.alone(_written(program, to, Path(folder) / "program"))
 
 
 def alike(places: Sequence[Place], costs: Sequence[Callable[[Widths], int]]) -> list[list[Place]]:
