@@ -24,6 +24,7 @@ from edgevit.graph.card import IMAGE
 from edgevit.graph.inspection import Inspection, inspect
 from edgevit.graph.program import Program
 from edgevit.images import ImageFolder, OnBadImage, open_folder
+from edgevit.prediction.predicting import Prediction, predict_artefact
 from edgevit.profiles import DeviceProfile, load_profile
 from edgevit.profiling import LatencyProfile, profile
 from edgevit.profiling.local import check_profilable
@@ -34,6 +35,7 @@ from edgevit.report.document import (
     DataSection,
     MistakeSection,
     ModelSection,
+    PredictedSection,
     Report,
     StageSection,
 )
@@ -51,12 +53,14 @@ class DeployedArtefact:
         evaluation: its accuracy, run in its own runtime.
         latency: its profile on this machine.
         agreement: percent of images on which it gives the Program's class.
+        predicted: its latency on the device that it is meant for; None where nothing was measured there.
     """
 
     exported: ExportedArtefact
     evaluation: Evaluation
     latency: LatencyProfile
     agreement: float
+    predicted: Prediction | None
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,9 @@ def deploy(
         data: labelled images (see `edgevit.images.open_folder`).
         output: the folder to write.
         to: formats, of `edgevit.export.formats.FORMATS`, that can be profiled on this machine.
-        device: a device profile's name; the formats must run there, and are written for it as
-            `export` does for a target. Latency is measured on this machine, and the report says so.
+        device: name or file of a device profile; the formats must run there, and are written for it as
+            `export` does for a target. Latency is measured on this machine, and the report says so; where
+            the profile has measured operators, what is to be expected there is predicted.
         batch: images per run (ONNX), a number or "dynamic"; None is one.
         weights: as for `capture`, like the options up to `name`.
         num_classes: see `capture`.
@@ -186,7 +191,7 @@ def deploy(
         with clock.stage("evaluate in torch"):
             evaluation = evaluate_runnable(program, folder, on_bad_image=on_bad_image)
         artefacts = tuple(
-            _measured(item, folder, evaluation, clock, threads=threads, on_bad_image=on_bad_image)
+            _measured(item, folder, evaluation, clock, target, threads=threads, on_bad_image=on_bad_image)
             for item in exported.artefacts
         )
         deployment = Deployment(
@@ -242,6 +247,7 @@ def _measured(
     folder: ImageFolder,
     reference: Evaluation,
     clock: _Clock,
+    target: DeviceProfile | None,
     *,
     threads: int | None,
     on_bad_image: OnBadImage,
@@ -251,7 +257,8 @@ def _measured(
     with clock.stage(f"profile {item.path.name}"):
         latency = profile(item.path, threads=threads, operators=False)
     same = sum(a == b for a, b in zip(evaluation.predictions, reference.predictions, strict=True))
-    return DeployedArtefact(item, evaluation, latency, agreement=100.0 * same / evaluation.n)
+    predicted = None if target is None else predict_artefact(item.path, target)
+    return DeployedArtefact(item, evaluation, latency, 100.0 * same / evaluation.n, predicted)
 
 
 def _relocated(item: DeployedArtefact, folder: Path) -> DeployedArtefact:
@@ -332,6 +339,15 @@ def _artefact_section(item: DeployedArtefact) -> ArtefactSection:
         agreement=item.agreement,
         latency=item.latency.summary(),
         placement=_placement(item),
+        predicted=_predicted_section(item.predicted),
+    )
+
+
+def _predicted_section(found: Prediction | None) -> PredictedSection | None:
+    if found is None:
+        return None
+    return PredictedSection(
+        found.runtime, found.threads, found.ms, found.low_ms, found.high_ms, notes=found.notes
     )
 
 

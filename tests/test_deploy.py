@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from edgevit import Program, deploy, evaluate, verify
+from edgevit import Program, deploy, evaluate, predict, verify
+from edgevit.cli.deploy import print_deployment
 from edgevit.deployment import preflight
 from edgevit.errors import CheckFailedError, EdgevitError
 from edgevit.export.metadata import Metadata
 from tests.conftest import LABELS, write_folder
+from tests.prediction.helpers import profile_file
 from tests.test_onnx import damaged_exporter
 
 pytest.importorskip("onnx")
@@ -54,7 +56,7 @@ def test_what_it_left_is_what_it_measured(made):
 def test_the_report_says_what_was_measured(made):
     deployment, _ = made
     report = json.loads((deployment.folder / "report.json").read_text())
-    assert report["version"] == 1
+    assert report["version"] == 2
     assert report["target"] is None
     assert report["model"]["top1"] == deployment.evaluation.top1
     (artefact,) = report["artefacts"]
@@ -79,6 +81,25 @@ def test_a_device_that_runs_the_format_is_named_in_the_report(tiny_program, imag
     deployment = deploy(tiny_program, data=image_folder, output=tmp_path / "out", device="pi 5", threads=1)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["target"] == "Raspberry Pi 5"
     assert deployment.device.name == "raspberry-pi-5"
+
+
+def test_where_a_device_was_measured_its_latency_is_predicted(tiny_program, image_folder, tmp_path, capsys):
+    checked = [
+        {"name": f"m{n}", "family": "m", "precision": "fp32", "us": 100.0 + n, "predicted_us": 100.0}
+        for n in range(4)
+    ]
+    board = profile_file(tmp_path / "board.yaml", models=checked)
+    deployment = deploy(tiny_program, data=image_folder, output=tmp_path / "out", device=str(board))
+    (item,) = deployment.artefacts
+    expected = predict(item.exported.path, device=board)
+    assert (item.predicted.ms, item.predicted.low_ms) == (expected.ms, expected.low_ms)
+    (artefact,) = json.loads((tmp_path / "out" / "report.json").read_text())["artefacts"]
+    assert artefact["predicted"]["p50_ms"] == expected.ms
+    assert artefact["predicted"]["low_ms"] < expected.ms < artefact["predicted"]["high_ms"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "from operators that were measured there, with onnxruntime 1.0 and 1 thread" in page
+    print_deployment(deployment)
+    assert f"predicted for board: p50 {expected.ms:.2f} ms (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

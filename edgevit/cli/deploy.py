@@ -10,6 +10,7 @@ from edgevit.cli import options, output
 
 if TYPE_CHECKING:
     from edgevit.deployment import Deployment
+    from edgevit.prediction.predicting import Prediction
 
 
 @click.command(short_help="The whole job: from a model and images to a verified artefact and a report.")
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 @options.data
 @options.output_folder
 @options.formats
-@click.option("--device", metavar="NAME", help="Device the artefacts are meant for (edgevit devices).")
+@click.option(
+    "--device",
+    metavar="NAME|FILE",
+    help="What the artefacts are meant for (edgevit devices).",
+)
 @options.batch
 @options.source_choices
 @options.threads
@@ -58,6 +63,13 @@ def command(
     print_deployment(result)
 
 
+def _expected(found: Prediction) -> str:
+    within = (
+        "" if found.low_ms is None else f" ({found.low_ms:.2f} to {found.high_ms:.2f} for 9 models of 10)"
+    )
+    return f"p50 {found.ms:.2f} ms{within}, {found.runtime}, threads {found.threads}"
+
+
 def print_deployment(result: Deployment) -> None:
     """Size, accuracy, parity and latency of each artefact, the report, and what to run next."""
     from edgevit.cli.profiled import print_profile
@@ -76,6 +88,8 @@ def print_deployment(result: Deployment) -> None:
             f"same class as the model {item.agreement:.2f} %   ({item.evaluation.n} images)"
         )
         print_profile(item.latency)
+        if item.predicted is not None:
+            click.echo(f"  predicted for {item.predicted.device}: {_expected(item.predicted)}")
     for reason in result.evaluation.skipped:
         click.echo(f"  skipped: {reason}")
     path = result.artefacts[0].exported.path

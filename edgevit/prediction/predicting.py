@@ -185,6 +185,23 @@ def predict(source: str | Path, *, device: str | Path, to: str | None = None) ->
     return replace(predict_program(_opened(source), predictor, to), model=str(source))
 
 
+def predict_artefact(path: Path, profile: DeviceProfile) -> Prediction | None:
+    """Predict an artefact on a device; None where nothing was measured there in its runtime.
+
+    Args:
+        path: an exported file.
+        profile: of the device.
+
+    Raises:
+        EdgevitError: when the file is damaged.
+        MissingDependencyError: without what reads it.
+    """
+    runtime = RUNTIMES.get(path.suffix.removeprefix("."))
+    if runtime is None or profile.measured is None or profile.measured.of(runtime) is None:
+        return None
+    return DevicePredictor(profile, runtime).predict(path.name, operations_of(path))
+
+
 def predict_program(program: Program, predictor: DevicePredictor, to: str) -> Prediction:
     """Predict a Program in a format.
 

@@ -9,7 +9,7 @@ from typing import Any
 from edgevit.export.placement import Placement
 from edgevit.export.verify import OutputParity
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,27 @@ class StageSection:
 
 
 @dataclass(frozen=True)
+class PredictedSection:
+    """The latency that is expected on the target, from operators that were measured there.
+
+    Attributes:
+        runtime: that would run the file, with its version.
+        threads: of the runtime.
+        p50_ms: the median of its runs.
+        low_ms: for nine models of ten it lies above; None where nothing says how far off a prediction is.
+        high_ms: and below.
+        notes: what else must be known.
+    """
+
+    runtime: str
+    threads: int
+    p50_ms: float
+    low_ms: float | None
+    high_ms: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ArtefactSection:
     """One exported file: parity with the model, accuracy in its own runtime (percent), latency.
 
@@ -60,6 +81,7 @@ class ArtefactSection:
         latency: `edgevit.profiling.LatencyProfile.summary`.
         placement: where its operators can run, on the target where there is one; None where it was not
             looked at.
+        predicted: its latency on the target; None where nothing was measured there.
     """
 
     file: str
@@ -77,6 +99,7 @@ class ArtefactSection:
     agreement: float
     latency: dict[str, Any]
     placement: Placement | None = None
+    predicted: PredictedSection | None = None
 
 
 @dataclass(frozen=True)
