@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,13 @@ from torch import Tensor
 from edgevit import progress
 from edgevit.evaluation import percent
 from edgevit.graph.program import Program
+from edgevit.pruning.augmentation import augmented
 from edgevit.pruning.dataset import Images, Indices, Labels, held_out, outputs_of
 from edgevit.pruning.fusion import Fusion, FusionOptions, train_fusion
 from edgevit.pruning.heads import with_features
 from edgevit.pruning.options import SplitOptions
 from edgevit.pruning.parts import Budget, Plan, costs_of, prune_part, train_part, unpacked
+from edgevit.pruning.steps import generator_of
 from edgevit.pruning.subsets import GroupingName, Subsets, balanced, by_confusion, confusion_of
 from edgevit.pruning.workers import Job
 from edgevit.pruning.workplace import Workplace
@@ -180,15 +183,46 @@ def compared(task: Task, candidate: Candidate) -> float:
     return accuracy(fusion.predict([part[judged] for part in candidate.features]), task.labels[judged])
 
 
-def fused(task: Task, candidate: Candidate, learned: Indices) -> Fusion:
-    """A fusion of the parts, trained on some of the images."""
+def fused(task: Task, candidate: Candidate, learned: Indices, *, views: int = 0) -> Fusion:
+    """A fusion of the parts, trained on some of the images.
+
+    Parts know the images that they were trained with; changed at random as for that training, these are
+    closer to what the fusion will see.
+
+    Args:
+        task: what is split.
+        candidate: the parts.
+        learned: indices of the images.
+        views: how often each is seen changed, beside once as it is; as much is learned in all.
+    """
+    seen = [(task.teacher[learned], *(part[learned] for part in candidate.features))]
+    seen += [_view(task, candidate, learned, number) for number in range(views)]
+    teacher, *features = (torch.cat(column) for column in zip(*seen, strict=True))
+    options = FusionOptions(seed=task.options.seed)
     return train_fusion(
-        [part[learned] for part in candidate.features],
-        torch.from_numpy(task.labels[learned]),
+        features,
+        torch.from_numpy(task.labels[learned]).repeat(len(seen)),
         classes=task.program.num_classes,
-        teacher=task.teacher[learned],
-        options=FusionOptions(seed=task.options.seed),
+        teacher=teacher,
+        options=replace(options, epochs=math.ceil(options.epochs / len(seen))),
     )
+
+
+def _view(task: Task, candidate: Candidate, learned: Indices, number: int) -> tuple[Tensor, ...]:
+    """What the whole says of images that are changed at random, and the features of each part."""
+    options, images = task.options, task.images[learned]
+
+    def found(program: Program) -> tuple[Tensor, ...]:
+        # Every program sees the same changes.
+        changed = functools.partial(
+            augmented,
+            flip=options.flip,
+            crop_padding=options.crop_padding,
+            generator=generator_of(options.seed, number),
+        )
+        return outputs_of(program, images, torch_device=options.torch_device, changed=changed)
+
+    return found(task.program)[0], *(found(part)[-1] for part in candidate.parts)
 
 
 def _budgets(macs: int, size: int, options: SplitOptions) -> Iterator[Budget]:

@@ -28,6 +28,9 @@ from edgevit.pruning.workers import Parallel
 from edgevit.pruning.workplace import Workplace, run_of
 from edgevit.pruning.writing import Draft, Finish, part_file, write_split
 
+# Of each image, where parts learn from changed ones: what the fusion learns from besides.
+_VIEWS = 2
+
 
 @dataclass(frozen=True)
 class SplitResult:
@@ -164,7 +167,9 @@ def split_with(
         # Of equals the first, which is random as published.
         best = max(candidates, key=lambda one: (accuracies or {}).get(one.grouping, 0.0))
         chosen = trained(task, best) if options.epochs else best
-        split = Draft(chosen, fused(task, chosen, task.learned), control_of(task, chosen), accuracies)
+        views = _VIEWS if options.training.changes else 0
+        fusion = fused(task, chosen, task.learned, views=views)
+        split = Draft(chosen, fusion, control_of(task, chosen), accuracies)
         return SplitResult(output, write_split(task, split, output, finish))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,13 @@ def held_out(labels: Labels, share: float, seed: int) -> tuple[Indices, Indices]
     return np.setdiff1d(np.arange(len(labels)), judging), judging
 
 
-def outputs_of(program: Program, images: Images, *, torch_device: str = "cpu") -> tuple[Tensor, ...]:
+def outputs_of(
+    program: Program,
+    images: Images,
+    *,
+    torch_device: str = "cpu",
+    changed: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, ...]:
     """What a Program gives for images: of each output one float32 tensor, the first dimension n.
 
     Only a batch of the images is in memory as float32 at a time.
@@ -106,6 +113,7 @@ def outputs_of(program: Program, images: Images, *, torch_device: str = "cpu") -
         program: with a dynamic batch.
         images: any number of them, not none.
         torch_device: where they are run; the results are on the processor.
+        changed: what is done to each batch of them, in order, before; None for nothing.
     """
     module = moved(program, torch_device).module
     parts: list[tuple[Tensor, ...]] = []
@@ -113,7 +121,8 @@ def outputs_of(program: Program, images: Images, *, torch_device: str = "cpu") -
     with torch.no_grad():
         for start in track(starts, f"running {program.card.name}", len(starts)):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH], dtype=np.float32))
-            results = module(batch.to(torch_device))
+            batch = batch.to(torch_device)
+            results = module(batch if changed is None else changed(batch))
             results = results if isinstance(results, tuple | list) else (results,)
             parts.append(tuple(result.float().cpu() for result in results))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))

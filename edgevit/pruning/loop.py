@@ -63,6 +63,11 @@ class TrainingOptions:
     precision: Precision = "float32"
     seed: int = 0
 
+    @property
+    def changes(self) -> bool:
+        """Whether images are changed at random, and learned from."""
+        return self.epochs > 0 and (self.flip or self.crop_padding > 0)
+
     def __post_init__(self) -> None:
         limits = {
             "epochs": (self.epochs >= 0, "at least 0"),

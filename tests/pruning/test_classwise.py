@@ -14,9 +14,10 @@ import torch
 import edgevit
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
-from edgevit.pruning import candidates, classwise
+from edgevit.pruning import candidates, classwise, fusion
 from edgevit.pruning.assignment import Device
-from edgevit.pruning.classwise import split_classes
+from edgevit.pruning.classwise import split_classes, split_with
+from edgevit.pruning.dataset import held_out
 from edgevit.pruning.fusion import Fusion
 from edgevit.pruning.heads import with_features
 from edgevit.pruning.loop import TrainingOptions
@@ -504,6 +505,33 @@ class TestGoingOn:
         with pytest.raises(EdgevitError, match="is no split in progress; move it away"):
             quick(tmp_path / "out")
         assert (tmp_path / "out.partial" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("epochs", "times"), [(1, 3), (0, 1)])
+def test_a_fusion_learns_from_changed_images_where_its_parts_do(tmp_path, monkeypatch, epochs, times):
+    given = {}
+
+    def train_fusion(features, labels, *, classes, teacher, options):
+        given.update(features=features, labels=labels, teacher=teacher, epochs=options.epochs)
+        return fusion.train_fusion(features, labels, classes=classes, teacher=teacher, options=options)
+
+    monkeypatch.setattr(candidates, "train_fusion", train_fusion)
+    options = SplitOptions(parts=2, grouping="random", epochs=epochs, flip=True, workers=1)
+    result = split_with(learned(), FEW, FEW_CLASSES, tmp_path / "out", options)
+    count = result.manifest.options.images
+    assert [len(part) for part in given["features"]] == [times * count] * 2
+    assert given["epochs"] == -(-20 // times)
+    places = held_out(FEW_CLASSES, options.held_out, options.seed)[0]
+    assert given["labels"].tolist() == FEW_CLASSES[places].tolist() * times
+    # The whole sees the images that the parts do, kept as float16: each as it is, or mirrored.
+    plain, mirrored = (
+        torch.from_numpy(learned().run(np.ascontiguousarray(images))[0])
+        for images in (FEW[places], FEW[places][..., ::-1])
+    )
+    for view in given["teacher"].split(count)[1:]:
+        alike = [(view - known).abs().amax(1) < 0.05 for known in (plain, mirrored)]
+        assert bool((alike[0] | alike[1]).all())
+        assert not bool(alike[0].all())
 
 
 def test_the_teacher_of_a_part_adds_up_the_probabilities_of_the_others():
