@@ -2,8 +2,7 @@
 
 Usage: python benchmarks/classwise.py [--shared DIR] [--pixels 64] [--train N] [--epochs N] [--learn N]
            [--retrain N] [--parts 1,2,3,5,10] [--images N] [--torch-device cpu|cuda]
-           [--precision float32|bfloat16] [--work DIR]
-           [--write docs/splitting.md]
+           [--precision float32|bfloat16] [--work DIR] [--write docs/splitting.md]
        python -m pip install torch-pruning==1.6.1     (the peer)
 
 timm's ViT-Tiny (AugReg weights) is fine-tuned on CIFAR-10 first: by default on a subset at 64 pixels, which
@@ -12,7 +11,8 @@ classes, as published, and the fusion of their features, judged on test images t
 every part, with each one lost, and with every part in eight bits. Beside it the control, one model for all
 classes in eight bits at the costs of the costliest part, and what Torch-Pruning leaves of the whole at the
 same arithmetic. All are trained on the same images, for as many epochs, with the whole as teacher. Latency is
-that of ONNX Runtime on one thread, timed in turns with the whole.
+that of ONNX Runtime on one thread, timed in turns with the whole. With --write the rows go into the document,
+and into `measured/classwise.json` beside this file, which keeps those of other N with the same settings.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from edgevit.pruning.split import CONTROL_FILE, Split, read_split  # noqa: E402
 from edgevit.pruning.training import train  # noqa: E402
 from edgevit.quant.quantizing import quantize  # noqa: E402
 
+MEASURED = ROOT / "benchmarks/measured/classwise.json"
 CLASSES = 10
 HEADER = (
     "| N | fused % | worst part lost, % | largest part: bytes | MACs | latency | features sent, bytes "
@@ -356,7 +357,7 @@ def below(task: Task, options: argparse.Namespace) -> str:
         f"{count_macs(task.whole) / 1e6:.0f} M MACs, {task.whole.parameter_count / 1e6:.2f} M parameters, "
         f"fine-tuned on {options.train} images at {options.pixels} pixels for {options.epochs} epochs; "
         f"parts, controls and Torch-Pruning's learn from {len(task.images)} of these for "
-        f"{options.retrain} epochs."
+        f"{options.retrain} epochs, in {options.precision}."
     )
 
 
@@ -370,6 +371,20 @@ def rows_of(task: Task, counts: list[int], work: Path) -> list[Row]:
         rows.append(_row(json.loads(kept.read_text(encoding="utf-8"))))
         print(rows[-1].markdown(), file=sys.stderr, flush=True)
     return rows
+
+
+def written(measured: Sequence[Row], options: argparse.Namespace) -> list[Row]:
+    """These rows and those that were measured before with the same settings, kept for the next time."""
+    names = ("pixels", "train", "epochs", "learn", "retrain", "precision", "images")
+    settings = {name: getattr(options, name) for name in names}
+    before = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
+    rows = {one["parts"]: _row(one) for one in before.get("rows", ()) if before["settings"] == settings}
+    rows |= {one.parts: one for one in measured}
+    found = [rows[parts] for parts in sorted(rows)]
+    text = json.dumps({"settings": settings, "rows": [asdict(one) for one in found]}, indent=1)
+    MEASURED.parent.mkdir(exist_ok=True)
+    MEASURED.write_text(text + "\n", encoding="utf-8")
+    return found
 
 
 def _row(values: Mapping[str, Any]) -> Row:
@@ -404,6 +419,8 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         task = task_of(options, work)
         rows = rows_of(task, [int(count) for count in options.parts.split(",")], work)
+        if options.write:
+            rows = written(rows, options)
         table = "\n".join([HEADER, *(one.markdown() for one in rows), below(task, options)])
     print(table)
     if options.write:
