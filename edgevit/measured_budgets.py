@@ -17,6 +17,7 @@ from edgevit.graph.rewrites import prepare_for_export
 from edgevit.images import OnBadImage
 from edgevit.measured_submodels import check_equal, drawn_from, output_at
 from edgevit.prediction.clock import PredictedClock
+from edgevit.profiles import DeviceProfile, load_profile
 from edgevit.profiling.addresses import LOCAL, Remote, address_of
 from edgevit.profiling.quantized import measure_placement, with_levels
 from edgevit.profiling.relative import machine, timed_here
@@ -268,9 +269,18 @@ def _clock(device: str, remote: Remote | None, to: str) -> Clock:
             "--remote-folder and --benchmark-model, or give ssh://user@host[:port] or adb://SERIAL"
         )
     else:
-        clock = PredictedClock(device, to)
+        clock = PredictedClock(_profile_of(device), to)
     clock.check(to)
     return clock
+
+
+def _profile_of(device: str) -> DeviceProfile:
+    try:
+        return load_profile(device)
+    except EdgevitError as error:
+        raise EdgevitError(
+            f"--device: {error}; a place to run is ssh://user@host[:port] or adb://SERIAL"
+        ) from error
 
 
 def _cost(parent: Program, of: Of, to: str, clock: Clock | None, bits: _Bits | None) -> Cost:

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgevit.errors import EdgevitError, closest
 from edgevit.prediction.operations import RUNTIMES
 from edgevit.prediction.predicting import DevicePredictor, operations_of
-from edgevit.profiles import load_profile
+from edgevit.profiles import DeviceProfile
 from edgevit.profiling.submodels import Taken
 
 
@@ -15,21 +15,21 @@ class PredictedClock:
     """Predicts for one device and one format; a `edgevit.profiling.submodels.Clock`.
 
     Args:
-        device: name or file of a device profile with operators measured on one thread.
+        profile: of a device, with operators measured on one thread.
         to: the format in whose runtime: "onnx" or "tflite".
 
     Raises:
         EdgevitError: when nothing was measured there in that runtime, or on more threads.
     """
 
-    def __init__(self, device: str | Path, to: str) -> None:
+    def __init__(self, profile: DeviceProfile, to: str) -> None:
         self.check(to)
-        self._predictor = DevicePredictor(load_profile(device), RUNTIMES[to])
+        self._predictor = DevicePredictor(profile, RUNTIMES[to])
         threads = self._predictor.table.threads
         if threads != 1:
             raise EdgevitError(
-                f"--device {device}: its operators were measured on {threads} threads, and a latency is of "
-                "one; run `edgevit profile --suite --threads 1`, give the file"
+                f"--device {profile.name}: its operators were measured on {threads} threads, and a latency "
+                "is of one; run `edgevit profile --suite --threads 1`, give the file"
             )
 
     @property
