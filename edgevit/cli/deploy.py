@@ -10,7 +10,6 @@ from edgevit.cli import options, output
 
 if TYPE_CHECKING:
     from edgevit.deployment import Deployment
-    from edgevit.prediction.predicting import Prediction
 
 
 @click.command(short_help="The whole job: from a model and images to a verified artefact and a report.")
@@ -63,13 +62,6 @@ def command(
     print_deployment(result)
 
 
-def _expected(found: Prediction) -> str:
-    within = (
-        "" if found.low_ms is None else f" ({found.low_ms:.2f} to {found.high_ms:.2f} for 9 models of 10)"
-    )
-    return f"p50 {found.ms:.2f} ms{within}, {found.runtime}, threads {found.threads}"
-
-
 def print_deployment(result: Deployment) -> None:
     """Size, accuracy, parity and latency of each artefact, the report, and what to run next."""
     from edgevit.cli.profiled import print_profile
@@ -89,7 +81,12 @@ def print_deployment(result: Deployment) -> None:
         )
         print_profile(item.latency)
         if item.predicted is not None:
-            click.echo(f"  predicted for {item.predicted.device}: {_expected(item.predicted)}")
+            found = item.predicted
+            within = output.interval(found.low_ms, found.high_ms)
+            click.echo(
+                f"  predicted for {found.device}: p50 {found.ms:.2f} ms{within}, {found.runtime}, "
+                f"threads {found.threads}"
+            )
     for reason in result.evaluation.skipped:
         click.echo(f"  skipped: {reason}")
     path = result.artefacts[0].exported.path

@@ -50,6 +50,11 @@ def check_line(text: str, *, passed: bool) -> str:
     return f"{TICK if passed else CROSS} {text}{'' if passed else '  FAILED'}"
 
 
+def interval(low_ms: float | None, high_ms: float | None) -> str:
+    """What to say behind a predicted time of where it lies; nothing where that is not known."""
+    return "" if low_ms is None else f" ({low_ms:.2f} to {high_ms:.2f} for 9 models of 10)"
+
+
 def megabytes(size: int) -> str:
     """Bytes as MB (10^6), to three digits.
 

@@ -122,8 +122,7 @@ def _print_found(result: Budgeted) -> None:
     latency = result.latency
     if latency is not None:
         how = "predicted" if latency.predicted else "measured"
-        low_high = latency.interval_ms
-        within = "" if low_high is None else f" ({low_high[0]:.2f} to {low_high[1]:.2f} for 9 models of 10)"
+        within = output.interval(*(latency.interval_ms or (None, None)))
         click.echo(
             f"  {how}: p50 {latency.p50_ms:.2f} ms{within} in {latency.format} on {latency.device}, "
             f"one thread; the whole {latency.whole_ms:.2f} ms"
