@@ -59,6 +59,8 @@ class Maps(nn.Module):
         self.strided = nn.Conv2d(
             channels, wide if dense else channels, 3, stride=2, padding=1, groups=1 if dense else channels
         )
+        # Two channels of each one, and half the side: another kernel, or none of its own.
+        self.doubled = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, groups=channels)
         self.batch_norm, self.group_norm = nn.BatchNorm2d(channels), nn.GroupNorm(1, channels)
         self.layer_norm = nn.LayerNorm(channels)
         self.squeeze, self.excite = (
@@ -80,7 +82,8 @@ class Maps(nn.Module):
         down = self.strided(x)
         first, second = torch.cat([x, functional.max_pool2d(x, 3, 1, 1)], 1).chunk(2, 1)
         up = functional.interpolate(down, scale_factor=2.0, mode="bilinear")
-        return (first * second.clamp(-2, 2)).mean((2, 3))[:, :8] + up.mean((2, 3))[:, :8]
+        mixed = first * second.clamp(-2, 2)
+        return mixed.mean((2, 3))[:, :8] + up.mean((2, 3))[:, :8] + self.doubled(x).mean((2, 3))[:, :8]
 
 
 class Tokens(nn.Module):
@@ -141,8 +144,11 @@ class Assorted(nn.Module):
             Maps(channels, side, number) for number, (channels, side) in enumerate(MAPS)
         )
         self.tokens = nn.ModuleList(Tokens(*sizes) for sizes in TOKENS)
+        self.scale = nn.Parameter(torch.rand(3, 1, 1) + 0.5)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(batch, 3, 112, 112) to (batch, 8)."""
-        found = [part(image) for part in (*self.maps, *self.tokens)]
+        # Quantized, all parts take their image on one grid: the model's own input has a wider one.
+        first = image * self.scale
+        found = [part(first) for part in (*self.maps, *self.tokens)]
         return torch.stack(found).sum(0)

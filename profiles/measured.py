@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edgevit.profiles.documents import Strict, Text, fault
 
-MEASURED_VERSION = 1
+MEASURED_VERSION = 2
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[int, Field(ge=0)]
@@ -65,7 +65,7 @@ class Measurements(Strict):
     `partial` says why it ended before its end, where it did.
     """
 
-    version: Literal[1]
+    version: Literal[2]
     partial: Text | None = None
     memory_bytes_per_second: Positive | None = None
     links: tuple[MeasuredLink, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import EdgevitError
-from edgevit.prediction.attribution import Piece
-from edgevit.prediction.operations import in_one_model
+from edgevit.prediction.operations import RUNTIMES, Operation, in_one_model
 from edgevit.profiling.addresses import Address, Remote, address_of
 from edgevit.profiling.local import local_run
 from edgevit.profiling.measurements import Shape
+from edgevit.profiling.probe.litert_library import XNNPACK
 from edgevit.profiling.readings import Readings
 from edgevit.profiling.running import Run as Process
 from edgevit.profiling.ssh import explain_problem, ssh_run
@@ -27,13 +26,11 @@ class Place:
     Attributes:
         device: "local" or "ssh://user@host[:port]".
         threads: of the runtime.
-        seconds: on each artefact in pieces.
         remote: how a device is used that is not this machine.
     """
 
     device: str
     threads: int
-    seconds: float
     remote: Remote
 
     @property
@@ -50,17 +47,19 @@ class Measured:
         runtime: with its version.
         whole_us: microseconds of a run.
         pace_us: of a run of the artefact that took turns with it: how fast the device was just then.
-        pieces: of it, in order.
+        operations: of it, in order.
+        times: microseconds of those that a time can be told of; with the others they add up to the whole.
     """
 
     runtime: str
     whole_us: float
     pace_us: float
-    pieces: tuple[Piece, ...]
+    operations: tuple[Operation, ...]
+    times: tuple[tuple[Operation, float], ...]
 
 
 def time_operators(path: Path, pace: Path, place: Place) -> Measured:
-    """Time an artefact whole and in operators.
+    """Time an artefact whole and by operators.
 
     Args:
         path: the artefact, ``.onnx`` or ``.tflite``.
@@ -68,15 +67,28 @@ def time_operators(path: Path, pace: Path, place: Place) -> Measured:
         place: where.
 
     Raises:
-        EdgevitError: when it cannot be run there.
+        EdgevitError: when it cannot be run there, or what runs it does not time operators.
     """
-    return {".onnx": _time_onnx, ".tflite": _time_litert}[path.suffix](path, pace, place)
+    said = _ask(place, RUNTIMES[path.suffix.removeprefix(".")], [path, pace])
+    if "operators" not in said:
+        raise EdgevitError(f"{place.device} does not time operators: {said['reason']}")
+    times = [us for *_, us in said["operators"]]
+    # What lies between operators is spread over them.
+    scale = said["whole_us"] / sum(times)
+    operations, belongs = {".onnx": _of_onnx, ".tflite": _of_tflite}[path.suffix](path, said)
+    found: dict[int, float] = {}
+    for at, us in zip(belongs, times, strict=True):
+        if at is not None:
+            found[at] = found.get(at, 0.0) + scale * us
+    known = tuple((operation, us) for number, us in found.items() if (operation := operations[number]))
+    every = tuple(operation for operation in operations if operation)
+    return Measured(said["runtime"], said["whole_us"], said["pace_us"], every, known)
 
 
-def _time_onnx(path: Path, pace: Path, place: Place) -> Measured:
+def _of_onnx(path: Path, said: dict[str, Any]) -> tuple[Sequence[Operation | None], Sequence[int | None]]:
+    """Operations, and to which of them each belongs that ran: ONNX Runtime says shapes of what it runs."""
     from edgevit.prediction.onnx_operations import OnnxOperators
 
-    said = _ask(place, "onnxruntime", [path, pace])
     operators = OnnxOperators(path)
     operations = in_one_model(
         [
@@ -84,31 +96,22 @@ def _time_onnx(path: Path, pace: Path, place: Place) -> Measured:
             for (name, kind, *_), ends in zip(said["operators"], said["shapes"], strict=True)
         ]
     )
-    pieces = tuple(
-        Piece((operation,), us) for operation, (*_, us) in zip(operations, said["operators"], strict=True)
-    )
-    return Measured(said["runtime"], said["whole_us"], said["pace_us"], pieces)
+    return operations, range(len(operations))
+
+
+def _of_tflite(path: Path, said: dict[str, Any]) -> tuple[Sequence[Operation | None], Sequence[int | None]]:
+    """Operations, and to which of them each belongs that ran: XNNPACK says no more than a kind."""
+    from edgevit.export.placement.read_tflite import read_tflite
+    from edgevit.prediction.alignment import places_of
+    from edgevit.prediction.litert_operations import operations_by_place
+
+    kinds = [operator.kind for operator in read_tflite(path)]
+    ran = [(None if unit == XNNPACK else int(name), kind) for name, kind, unit, _ in said["operators"]]
+    return operations_by_place(path), places_of(kinds, ran, said["parts"])
 
 
 def _shapes(said: Sequence[Any]) -> list[Shape]:
     return [(kind, tuple(sizes)) for kind, sizes in said]
-
-
-def _time_litert(path: Path, pace: Path, place: Place) -> Measured:
-    from edgevit.prediction.litert_operations import read_operations
-    from edgevit.prediction.pieces import cut
-
-    operations, pieces = read_operations(path), cut(path)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.tflite" for number in range(len(pieces))]
-        for file, piece in zip(files, pieces, strict=True):
-            file.write_bytes(piece.content)
-        said = _ask(place, "litert", [path, pace, *files], seconds=place.seconds)
-    timed = tuple(
-        Piece(tuple(operations[piece.first : piece.last + 1]), us, piece.entering)
-        for piece, us in zip(pieces, said["us"], strict=True)
-    )
-    return Measured(said["runtime"], said["whole_us"], said["pace_us"], timed)
 
 
 def machine_of(place: Place, runtime: str) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def _ask(place: Place, runtime: str, files: Sequence[Path], **options: Any) -> d
     Args:
         place: where.
         runtime: in which.
-        files: an artefact, its pace, and its pieces; none where it is asked something else.
+        files: an artefact and its pace; none where it is asked something else.
         options: what else it is told.
     """
     heard = _Heard()
@@ -155,7 +158,7 @@ def _probe(
 ) -> AbstractContextManager[Process]:
     # Where they are, or are going to be.
     names = [str(path.resolve()) if place.address is None else path.name for path in files]
-    artefact, pace, *pieces = names or ["", ""]
+    artefact, pace = names or ["", ""]
     wanted = {
         "runtime": runtime,
         "delegate": None,
@@ -163,7 +166,6 @@ def _probe(
         "cpus": None,
         "artefact": artefact,
         "pace": pace,
-        "pieces": pieces,
         **options,
     }
     if place.address is None:

@@ -72,12 +72,15 @@ def _convolution(
     label: str, image: Shape, kernel: Sequence[int], result: Sequence[int], written: int
 ) -> Operation:
     # Out channels, in channels of a group, sides.
-    each = math.prod(kernel[1:])
+    outputs, each = (kernel[0] if kernel else 0), math.prod(kernel[1:])
+    last = result[-1] == outputs != result[1]
     shape = "pointwise" if set(kernel[2:]) == {1} else "dense"
     if tuple(kernel[1:2]) == (1,):
-        shape = depthwise(kernel[2:])
+        shape = depthwise(kernel[2:], image[1][-1 if last else 1], outputs)
+    # Of integers there are two kernels, and the other order is much slower.
+    order = " channels last" if last else ""
     weights = math.prod(kernel) * _BYTES.get(image[0], 4)
-    return Operation(f"{label} {shape}", math.prod(result) * each, _bytes([image]), written, weights)
+    return Operation(f"{label} {shape}{order}", math.prod(result) * each, _bytes([image]), written, weights)
 
 
 def _product(label: str, inputs: Sequence[Shape], result: Sequence[int], written: int) -> Operation:

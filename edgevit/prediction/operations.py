@@ -52,14 +52,24 @@ def in_one_model(operations: Sequence[Operation]) -> list[Operation]:
     return [replace(operation, resident=resident) for operation in operations]
 
 
-def depthwise(sides: Sequence[int]) -> str:
-    """A depthwise convolution by what decides its kernel: runtimes have some for 9 and 25 weights a channel.
+def depthwise(sides: Sequence[int], inputs: int, outputs: int) -> str:
+    """A depthwise convolution by what decides its kernel.
 
-    >>> depthwise((3, 3)), depthwise((7, 7))
-    ('depthwise 9', 'depthwise larger')
+    Runtimes have some for 9 and 25 weights a channel, and others, much slower, where a channel becomes
+    several.
+
+    Args:
+        sides: of its kernel.
+        inputs: channels.
+        outputs: channels.
+
+    >>> depthwise((3, 3), 8, 8), depthwise((7, 7), 8, 8), depthwise((3, 3), 8, 16)
+    ('depthwise 9', 'depthwise larger', 'depthwise widening')
     """
+    if outputs > inputs:
+        return "depthwise widening"
     weights = math.prod(sides)
-    found = next((str(limit) for limit in (9, 25) if weights <= limit), "larger")
+    found = next((str(limit) for limit in (1, 9, 25) if weights <= limit), "larger")
     return f"depthwise {found}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgevit import extras
 from edgevit.errors import EdgevitError, closest
-from edgevit.prediction.attribution import Piece, Run
+from edgevit.prediction.attribution import Run
 from edgevit.prediction.measuring import Measured, Place, machine_of, time_operators
 from edgevit.prediction.operations import RUNTIMES
 from edgevit.prediction.reference import Reference, pace_of, references
@@ -22,8 +22,6 @@ from edgevit.profiling.links import link_speed
 from edgevit.progress import track
 
 INTERRUPTED = "interrupted"
-# On each artefact.
-_SECONDS = 2.0
 
 
 class PartialSuiteError(EdgevitError):
@@ -75,10 +73,9 @@ class Suite:
 
 
 def _at_pace(reference: Reference, found: Measured, scale: float) -> Run:
-    pieces = tuple(
-        Piece(piece.operations, scale * piece.microseconds, piece.entering) for piece in found.pieces
-    )
-    return Run(reference.model, reference.family, reference.precision, scale * found.whole_us, pieces)
+    times = tuple((operation, scale * us) for operation, us in found.times)
+    whole = scale * found.whole_us
+    return Run(reference.model, reference.family, reference.precision, whole, found.operations, times)
 
 
 def measure(
@@ -87,7 +84,6 @@ def measure(
     formats: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     threads: int | None = None,
-    seconds: float = _SECONDS,
     link: str | None = None,
     remote: Remote | None = None,
 ) -> Suite:
@@ -98,7 +94,6 @@ def measure(
         formats: whose runtimes are measured: "onnx", "tflite"; None for those that are installed.
         models: of the suite; None for all.
         threads: of the runtimes; None uses every core.
-        seconds: on each artefact.
         link: another host, ``ssh://user@host``, to which the speed of the line from here is measured.
         remote: how a device is used that is not this machine.
 
@@ -108,12 +103,12 @@ def measure(
         InterruptedProfileError: when it is interrupted before anything was measured.
     """
     remote = remote or Remote()
-    chosen = _checked(formats, device, threads, seconds)
+    chosen = _checked(formats, device, threads)
     wanted = references([f".{name}" for name in chosen], models)
     host = None if link is None else _host(link)
-    machine = machine_of(Place(device, threads or 0, seconds, remote), RUNTIMES[chosen[0]])
+    machine = machine_of(Place(device, threads or 0, remote), RUNTIMES[chosen[0]])
     # Without a number, as many threads as the device has cores.
-    place = Place(device, machine["threads"], seconds, remote)
+    place = Place(device, machine["threads"], remote)
     suite = Suite(machine, place.threads)
     try:
         if host is not None:
@@ -130,12 +125,10 @@ def measure(
     return suite
 
 
-def _checked(
-    formats: Sequence[str] | None, device: str, threads: int | None, seconds: float
-) -> Sequence[str]:
+def _checked(formats: Sequence[str] | None, device: str, threads: int | None) -> Sequence[str]:
     """The formats that are measured: those asked for, or those that can be."""
-    if seconds <= 0 or (threads is not None and threads < 1):
-        raise EdgevitError(f"--threads {threads}, --seconds {seconds:g}: both must be above 0")
+    if threads is not None and threads < 1:
+        raise EdgevitError(f"--threads {threads}: 1 is the least")
     address = address_of(device)
     if address is not None and address.scheme != "ssh":
         raise EdgevitError(f"--device {device}: the suite measures this machine, or one that ssh reaches")

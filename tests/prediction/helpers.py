@@ -42,7 +42,7 @@ def profile_file(path: Path, *, slower: float = 1.0, threads: int = 1, models: S
         "os": {"name": "linux", "min_version": "6", **SOURCE},
         "runtimes": {"onnx": [backend | SOURCE]},
         "sources": {"suite": {"basis": "measurement", "title": "made up"}},
-        "measured": {"version": 1, "runtimes": [table]},
+        "measured": {"version": 2, "runtimes": [table]},
     }
     path.write_text(yaml.safe_dump(document))
     return path

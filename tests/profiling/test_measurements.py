@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edgevit.profiling.addresses import Address, address_of
 from edgevit.profiling.blocks import block_of
 from edgevit.profiling.measurements import OperatorTable, OperatorTime, Second, Sustained
+from edgevit.profiling.probe.operators import uncut
 
 
 def load(*runs_per_second: int) -> Sustained:
@@ -45,6 +46,19 @@ def test_sums_lose_no_operator(rows):
         assert sum(count for _, count, _ in totals) == len(rows)
         assert sum(ms for *_, ms in totals) == pytest.approx(table.total_ms)
         assert [ms for *_, ms in totals] == sorted((ms for *_, ms in totals), reverse=True)
+
+
+@given(st.lists(st.floats(0.06, 0.9), min_size=1), st.lists(st.integers(1, 1000).map(lambda us: us + 0.5)))
+def test_what_whole_microseconds_cut_off_is_found_again(short, longer):
+    """Half a microsecond of a longer operator, the same of every short one: together as much as it was."""
+    found = uncut([float(int(us)) for us in [*short, *longer]], sum(short) + sum(longer))
+    assert found[len(short) :] == pytest.approx(longer)
+    assert found[: len(short)] == pytest.approx([sum(short) / len(short)] * len(short), abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 1000).map(float), min_size=1), st.floats(0, 1e6))
+def test_no_operator_is_given_more_than_was_cut_off(times, whole):
+    assert all(us < found <= us + 1 for us, found in zip(times, uncut(times, whole), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import time
 from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
 
 from .conditions import Energy, conditions, machine, memory_bandwidth, peak_memory_mb
-from .parts import time_in_parts
 from .runtimes import RUNTIMES, RefusedError
 
 Emit = Callable[..., None]
@@ -56,7 +55,7 @@ def measure(options: dict[str, Any], emit: Emit) -> None:
         emit("bandwidth", bytes_per_second=memory_bandwidth())
         return
     if options.get("pace"):
-        emit("timed", **time_in_parts(options, threads))
+        emit("timed", **_operators_at_a_pace(options, threads))
         return
     before_mb = peak_memory_mb()
     started = time.perf_counter()
@@ -74,6 +73,14 @@ def measure(options: dict[str, Any], emit: Emit) -> None:
         _sustain(model.run, options["sustained_seconds"], emit)
     if options["operators"]:
         emit("operators", **model.operators())
+
+
+def _operators_at_a_pace(options: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Times of operators, in turns with another artefact that tells how fast the device is just then."""
+    opened = RUNTIMES[options["runtime"]]
+    pace = opened({**options, "artefact": options["pace"]}, threads)
+    model = opened(options, threads)
+    return {**model.operators(pace.run), "runtime": model.facts["runtime"]}
 
 
 def _memory(before_mb: float) -> dict[str, float]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import time
 from typing import Any, Callable  # noqa: UP035 - devices in the field run older Pythons
 
-from .operators import CHAIN, OnnxSession, Runner, onnx_operators, opencv_operators
+from .litert_library import BUILT_IN, OLDEST, XNNPACK, LibraryError, ProfiledModel
+from .operators import CHAIN, OnnxSession, Runner, litert_operators, onnx_operators, opencv_operators
 from .views import chain_of_views
 
 # LiteRT's name for what a delegate took.
 _DELEGATE_NODE = "DELEGATE"
-_BUILT_IN = "built-in kernels"
 
 # Of inputs that are no float32, by ONNX Runtime's name for their type.
 _ONNX_TYPES = {
@@ -21,10 +22,6 @@ _ONNX_TYPES = {
     "tensor(int16)": "int16",
     "tensor(uint16)": "uint16",
 }
-
-_NO_OPERATOR_TIMES = (
-    "LiteRT's Python interpreter does not time operators; its benchmark_model does, on a device of adb"
-)
 
 
 def clock_of(threads: int) -> Callable[[], int]:
@@ -142,7 +139,7 @@ def open_litert(options: dict[str, Any], threads: int) -> Model:
     shape = [int(size) for size in given[0]["shape"]]
     for details in given:
         interpreter.set_tensor(details["index"], _noise(details["shape"], details["dtype"]))
-    requested = {"xnnpack": "XNNPACK", "none": _BUILT_IN}.get(asked, asked)
+    requested = {"xnnpack": XNNPACK, "none": BUILT_IN}.get(asked, asked)
     nodes = interpreter._get_ops_details()  # noqa: SLF001 - it has no public name
     facts = {
         "runtime": name + " " + importlib.metadata.version(name),
@@ -151,7 +148,30 @@ def open_litert(options: dict[str, Any], threads: int) -> Model:
         "input_shape": shape,
         "placed": placed_by(nodes, requested),
     }
-    return Model(interpreter.invoke, facts, lambda: {"reason": _NO_OPERATOR_TIMES})
+
+    def operators(pace: Runner | None = None) -> dict[str, Any]:
+        reason = _no_operator_times(name, asked)
+        if reason is not None:
+            return {"reason": reason}
+        try:
+            profiled = ProfiledModel(options["artefact"], threads, asked == "xnnpack", _noise)
+        except LibraryError as error:
+            return {"reason": str(error)}
+        timed = litert_operators(interpreter.invoke, profiled, clock_of(threads), pace)
+        return {**timed, "parts": parts_of(nodes)}
+
+    return Model(interpreter.invoke, facts, operators)
+
+
+def _no_operator_times(name: str, delegate: str) -> str | None:
+    """Why operators are not timed; None where they are."""
+    if delegate not in ("xnnpack", "none"):
+        return "a delegate from a file does not say how long its operators take"
+    oldest = ".".join(map(str, OLDEST))
+    release = importlib.metadata.version(name)
+    if name != "ai-edge-litert" or tuple(map(int, re.findall(r"\d+", release)[:3])) < OLDEST:
+        return f"{name} {release} has no profiler; ai-edge-litert {oldest} and later have"
+    return None
 
 
 def _delegate(litert: Any, library: str) -> Any:
@@ -165,22 +185,25 @@ def _delegate(litert: Any, library: str) -> Any:
 
 
 def placed_by(nodes: list[dict[str, Any]], delegate: str) -> dict[str, dict[str, int]]:
-    """Operators by kind, under what runs them.
+    """Operators by kind, under what runs them."""
+    own = [node for node in nodes if node["op_name"] != _DELEGATE_NODE]
+    taken = {place for part in parts_of(nodes) for place in part}
+    placed: dict[str, dict[str, int]] = {}
+    for node in own:
+        kinds = placed.setdefault(delegate if node["index"] in taken else BUILT_IN, {})
+        kinds[node["op_name"]] = kinds.get(node["op_name"], 0) + 1
+    return placed
 
-    A delegate's node stands behind the operators that it replaced, which are still listed: those between
-    its inputs and its outputs.
+
+def parts_of(nodes: list[dict[str, Any]]) -> list[list[int]]:
+    """Places of the operators that a delegate took, for each of its own nodes in the order they run.
+
+    Its nodes stand behind the operators that they replaced, which are still listed: those between a node's
+    inputs and its outputs.
     """
     own = [node for node in nodes if node["op_name"] != _DELEGATE_NODE]
     makers = {int(value): node for node in own for value in node["outputs"]}
-    taken: set[int] = set()
-    for node in nodes:
-        if node["op_name"] == _DELEGATE_NODE:
-            taken |= _between(node, makers)
-    placed: dict[str, dict[str, int]] = {}
-    for node in own:
-        kinds = placed.setdefault(delegate if node["index"] in taken else _BUILT_IN, {})
-        kinds[node["op_name"]] = kinds.get(node["op_name"], 0) + 1
-    return placed
+    return [sorted(_between(node, makers)) for node in nodes if node["op_name"] == _DELEGATE_NODE]
 
 
 def _between(delegate: dict[str, Any], makers: dict[int, dict[str, Any]]) -> set[int]:
