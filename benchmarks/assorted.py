@@ -72,7 +72,8 @@ class Maps(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Mean channels of all that comes out, (batch, 8)."""
         x = self.acts[0](self.stem(image[..., : self.side, : self.side]))
-        x = x + self.scale * self.narrow(self.acts[1](self.widen(x)))
+        # What a layer reads is pooled in its integers, any other in floats.
+        x = x + self.scale * self.narrow(self.acts[1](self.widen(functional.avg_pool2d(x, 3, 1, 1))))
         x = self.batch_norm(x + functional.avg_pool2d(x, 3, 1, 1) - x * 0.5)
         x = self.acts[2](self.small(x)) + self.acts[3](self.large(x))
         gate = self.excite(functional.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()

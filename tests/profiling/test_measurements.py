@@ -48,12 +48,19 @@ def test_sums_lose_no_operator(rows):
         assert [ms for *_, ms in totals] == sorted((ms for *_, ms in totals), reverse=True)
 
 
-@given(st.lists(st.floats(0.06, 0.9), min_size=1), st.lists(st.integers(1, 1000).map(lambda us: us + 0.5)))
+@given(st.lists(st.floats(0.06, 0.9), min_size=100), st.lists(st.integers(1, 10), max_size=20))
 def test_what_whole_microseconds_cut_off_is_found_again(short, longer):
-    """Half a microsecond of a longer operator, the same of every short one: together as much as it was."""
-    found = uncut([float(int(us)) for us in [*short, *longer]], sum(short) + sum(longer))
-    assert found[len(short) :] == pytest.approx(longer)
-    assert found[: len(short)] == pytest.approx([sum(short) / len(short)] * len(short), abs=1e-6)
+    """Half a microsecond of each longer operator; of the short ones nearly what they take together."""
+    whole = sum(short) + sum(us + 0.5 for us in longer)
+    found = uncut([0.0] * len(short) + [float(us) for us in longer], whole)
+    assert found[len(short) :] == [us + 0.5 for us in longer]
+    assert sum(found) == pytest.approx(whole, rel=0.02)
+
+
+def test_a_large_whole_says_little_of_short_operators():
+    """A hundredth of it is more than they could take."""
+    found = uncut([0.0] * 100 + [10_000.0], 1.01 * 10_000)
+    assert 0.25 < found[0] < 0.4
 
 
 @given(st.lists(st.integers(0, 1000).map(float), min_size=1), st.floats(0, 1e6))
