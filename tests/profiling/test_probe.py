@@ -205,7 +205,8 @@ def test_the_chain_of_views_is_a_sound_model(length):
 
 
 def test_what_a_view_takes_by_itself_is_left_to_it():
+    """A tenth of what it shows outside, and so of what it shows here."""
     once = [node("conv", "Conv", 30), *(node(f"view{index}", "Reshape", 6) for index in range(3))]
-    found = node_times(once * 20, 0.5, [9.0])
-    assert found["cost_us"] == 5.5
-    assert [row[3] for row in found["operators"]] == [24.5, 0.5, 0.5, 0.5]
+    found = node_times(once * 20, 0.5, [5.0])
+    assert found["cost_us"] == pytest.approx(5.4)
+    assert [row[3] for row in found["operators"]] == pytest.approx([24.6, 0.6, 0.6, 0.6])
