@@ -86,8 +86,10 @@ class ProfiledModel:
         self._profiler = self._made("LiteRtCompiledModelGetProfiler", self._compiled)
         signature = self._made("LiteRtGetModelSignature", model, ctypes.c_size_t(0))
         self._ends = [self._buffers(signature, side) for side in ("Input", "Output")]
-        for buffer, (shape, kind) in self._ends[0]:
-            self._fill(buffer, noise(shape, kind))
+        for buffer, (shape, element) in self._ends[0]:
+            if element not in _TYPES:
+                raise LibraryError(f"an input has LiteRT's type {element}, which is not timed by operators")
+            self._fill(buffer, noise(shape, _TYPES[element]))
         self._arguments = [argument for end in self._ends for argument in _array(end)]
 
     def run(self) -> None:
@@ -147,7 +149,7 @@ class ProfiledModel:
         return options
 
     def _buffers(self, signature: ctypes.c_void_p, side: str) -> list[tuple[ctypes.c_void_p, Any]]:
-        """A buffer for each input or output, with its shape and the name of its type."""
+        """A buffer for each input or output, with its shape and the number of its type."""
         count = ctypes.c_size_t()
         self._call(f"LiteRtGetNumSignature{side}s", signature, ctypes.byref(count))
         found = []
@@ -167,7 +169,7 @@ class ProfiledModel:
                 ctypes.byref(kind),
                 needs,
             )
-            found.append((buffer, (list(kind.sizes[: kind.rank & 0x7F]), _TYPES.get(kind.element, "uint8"))))
+            found.append((buffer, (list(kind.sizes[: kind.rank & 0x7F]), kind.element)))
         return found
 
     def _fill(self, buffer: ctypes.c_void_p, values: Any) -> None:
