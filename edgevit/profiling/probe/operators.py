@@ -11,10 +11,7 @@ from typing import Any, Callable  # noqa: UP035 - devices in the field run older
 # The first runs of a session allocate and pack; so many runs, or so many seconds, of those after them.
 _WARM_UP, _RUNS, _SECONDS = 5, 30, 6.0
 
-# They give their input another shape, and move nothing: what their times show is nearly all the profiler's.
-_VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
-_FEWEST_VIEWS = 3
-# Nodes of the chain that shows what one of them takes by itself.
+# Nodes of the chain that shows the profiler at work.
 CHAIN = 200
 
 
@@ -55,8 +52,10 @@ def onnx_operators(
     It takes turns with the session without the profiler, which gives the whole that the sum is compared
     with: both meet the same clock, heat and neighbours.
 
-    The profiler spells out the shapes of each node before it stops that node's clock: some microseconds,
-    more than a small node takes. They are measured on nodes that only change a shape.
+    The profiler spells out the shapes of each node, in part before it stops that node's clock: some
+    microseconds, more than a small node takes. What it adds to a run is measured on this very model, by runs
+    with it and without; which part of that is in the times of nodes, on a chain of nodes that take next to
+    nothing themselves.
 
     Args:
         plain: the session that was timed.
@@ -68,29 +67,40 @@ def onnx_operators(
     Returns:
         What `node_times` does; ``whole_us`` of a run without the profiler; ``pace_us``, None without a pace.
     """
-    alone, views, _ = _in_turns(chain(), chain, clock, None)
-    outside = sorted(middle_mean(values) for values in _durations(views).values())
-    whole, events, pace_us = _in_turns(plain, session, clock, pace)
-    return {**node_times(events, alone / CHAIN, outside), "whole_us": whole, "pace_us": pace_us}
+    links, _ = _in_turns(chain(), chain, clock, None)
+    turns, pace_us = _in_turns(plain, session, clock, pace)
+    return {**node_times(turns, inside(links)), "whole_us": turns.alone, "pace_us": pace_us}
+
+
+class Turns:
+    """Runs of one model with the profiler and without.
+
+    Attributes:
+        alone: microseconds of a run without it.
+        profiled: of one with it.
+        events: what it says of nodes, in the runs that were timed and in one before each.
+    """
+
+    def __init__(self, alone: float, profiled: float, events: list[dict[str, Any]]) -> None:
+        self.alone, self.profiled, self.events = alone, profiled, events
 
 
 def _in_turns(
     plain: OnnxSession, session: Callable[..., OnnxSession], clock: Callable[[], int], pace: Runner | None
-) -> tuple[float, list[dict[str, Any]], float | None]:
-    """Microseconds of a run without the profiler, what it says of the nodes in runs with it, and the pace."""
+) -> tuple[Turns, float | None]:
+    """The turns, and microseconds of the pace."""
     with tempfile.TemporaryDirectory() as folder:
         profiled = session(enable_profiling=True, profile_file_prefix=str(Path(folder) / "nodes"))
-        whole, paces, started = [], [], time.perf_counter()
+        whole, slowed, paces, started = [], [], [], time.perf_counter()
         for _ in range(_WARM_UP + _RUNS):
             whole.append(settled_us(plain.run, clock))
-            # Likewise the second in a row.
-            profiled.run()
-            profiled.run()
+            slowed.append(settled_us(profiled.run, clock))
             if pace is not None:
                 paces.append(settled_us(pace, clock))
             if time.perf_counter() - started > _SECONDS:
                 break
-        return middle_mean(whole), profiled.events(), middle_mean(paces) if paces else None
+        turns = Turns(middle_mean(whole), middle_mean(slowed), profiled.events())
+        return turns, middle_mean(paces) if paces else None
 
 
 def settled_us(run: Runner, clock: Callable[[], int]) -> float:
@@ -101,34 +111,32 @@ def settled_us(run: Runner, clock: Callable[[], int]) -> float:
     return (clock() - before) / 1e3
 
 
-def node_times(events: list[dict[str, Any]], view_us: float, outside: list[float]) -> dict[str, Any]:
+def inside(links: Turns) -> float:
+    """Of what the profiler adds the share that is in nodes' times, by nodes that take next to nothing."""
+    added = links.profiled - links.alone
+    shown = sum(middle_mean(values) for values in _durations(links.events).values())
+    return min(max((shown - links.alone) / added, 0.0), 1.0) if added > 0 else 0.0
+
+
+def node_times(turns: Turns, share: float) -> dict[str, Any]:
     """Nodes in the order they ran, each with its kind, what ran it and its microseconds.
 
     Args:
-        events: of the profiler's file, those of nodes.
-        view_us: what a node that only changes a shape takes without the profiler.
-        outside: what such nodes take with it, in a model of nothing else.
+        turns: of the model.
+        share: of what the profiler adds that is in the times of nodes.
 
     Returns:
         ``operators``, rows of (name, kind, provider, microseconds); ``shapes`` of their inputs and of their
         outputs, each a type and sizes; and ``cost_us``, which the profiler added to each and which is no
         longer in them.
     """
+    events = turns.events
     shapes = {_name(event): [_shapes(event, "input"), _shapes(event, "output")] for event in events}
     kinds = {_name(event): (event["args"]["op_name"], event["args"]["provider"]) for event in events}
     means = {name: middle_mean(values) for name, values in _durations(events).items()}
-    views = sorted(value for name, value in means.items() if kinds[name][0] in _VIEWS)
-    # Among a model's other nodes caches are colder, the profiler's and the node's own alike.
-    alone = _lower_quartile(outside)
-    own = min(view_us / alone, 1.0) if alone else 0.0
-    cost = _lower_quartile(views if len(views) >= _FEWEST_VIEWS else outside) * (1 - own)
+    cost = max(0.0, share * (turns.profiled - turns.alone) / len(means))
     rows = [[name.partition("\0")[0], *kinds[name], max(0.0, value - cost)] for name, value in means.items()]
     return {"operators": rows, "shapes": [shapes[name] for name in means], "cost_us": cost}
-
-
-def _lower_quartile(ordered: list[float]) -> float:
-    """Of nodes that only change a shape, which some do by copying."""
-    return ordered[len(ordered) // 4]
 
 
 def _shapes(event: dict[str, Any], side: str) -> list[Any]:
@@ -139,7 +147,7 @@ def _shapes(event: dict[str, Any], side: str) -> list[Any]:
 
 
 def _durations(events: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Microseconds of each node in every second run."""
+    """Microseconds of each node in every second run, which is the one that was timed."""
     found: dict[str, list[float]] = {}
     for event in events:
         found.setdefault(_name(event), []).append(float(event["dur"]))
