@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from typing import Literal
+from collections.abc import Collection
+from typing import Literal, Protocol
 
 import torch
 from torch.fx import Node
@@ -20,10 +20,14 @@ from edgevit.submodels.nesting import Widths, nesting_of
 
 Count = Literal["macs", "parameters"]
 
-#: What a submodel costs of whatever has the budget; never negative.
-Cost = Callable[[Widths], int]
-
 _FLOAT_BYTES = 4
+
+
+class Cost(Protocol):
+    """What a submodel costs of whatever has the budget; never negative."""
+
+    def __call__(self, widths: Widths, kept_float: Collection[str] = (), /) -> int:
+        """Of a submodel, some of its integer layers left float."""
 
 
 class Counted:
@@ -37,8 +41,8 @@ class Counted:
     def __init__(self, parent: Program, of: Count) -> None:
         self._of, self._submodels = of, _Submodels(parent)
 
-    def __call__(self, widths: Widths) -> int:
-        """Of a submodel."""
+    def __call__(self, widths: Widths, _kept_float: Collection[str] = (), /) -> int:
+        """Of a submodel, whatever its layers compute in."""
         counted = self._submodels.macs if self._of == "macs" else self._submodels.parameters
         return counted(widths)
 
@@ -54,14 +58,15 @@ class Bytes:
 
     def __init__(self, parent: Program, layers: Collection[str]) -> None:
         self._submodels = _Submodels(parent)
-        weights = {node.args[1] for node in parent.graph.nodes if node.name in layers}
-        self._weights = frozenset(node for node in weights if isinstance(node, Node))
+        named = {node.name: node.args[1] for node in parent.graph.nodes if node.name in layers}
+        self._weights = {name: weight for name, weight in named.items() if isinstance(weight, Node)}
 
-    def __call__(self, widths: Widths) -> int:
+    def __call__(self, widths: Widths, kept_float: Collection[str] = (), /) -> int:
         """Of a submodel; what stands in for a branch is counted as float32."""
+        integers = frozenset(weight for name, weight in self._weights.items() if name not in kept_float)
         everything = self._submodels.parameters(widths)
-        others = self._submodels.parameters(widths, without=self._weights)
-        scales = self._submodels.channels(widths, self._weights)
+        others = self._submodels.parameters(widths, without=integers)
+        scales = self._submodels.channels(widths, integers)
         return _FLOAT_BYTES * (others + scales) + everything - others
 
 
