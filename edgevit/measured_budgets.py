@@ -329,7 +329,7 @@ def _cost(parent: Program, of: Of, to: str, clock: Clock | None, bits: _Bits | N
         return measure_choices(parent, to, clock, made=bits.made, layers=bits.layers)
     if of == "macs":
         return Counted(parent, "macs")
-    return Bytes(parent, () if bits is None else bits.layers)
+    return Bytes(parent, {} if bits is None else bits.levels)
 
 
 def _report_beside(path: Path) -> Path:

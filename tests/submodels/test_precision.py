@@ -16,16 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgevit.graph.axes import stored_tensors
 from edgevit.graph.card import Preprocessing
 from edgevit.graph.predictions import divergence, predict
 from edgevit.graph.program import Program
 from edgevit.graph.running import Runner
 from edgevit.measured_budgets import search_file
-from edgevit.quant import placing
 from edgevit.quant.insertion import insert_quantizers
-from edgevit.quant.levels import Level, groups
+from edgevit.quant.levels import Level, Levels, groups
 from edgevit.quant.observation import observe
 from edgevit.quant.operators import is_layer
+from edgevit.quant.placing import place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import start
 from edgevit.recipe import QuantizeRecipe
@@ -76,14 +77,18 @@ def nested(outlier: float = 0.0) -> Program:
     return elastic(program, images().numpy(), shares=(0.25, 0.5), replacements=("skip", "linear")).program
 
 
-def quantizer(parent: Program, *, precision: str = "w8", placement: str = "layers") -> Quantizer:
-    bits = bit_widths(precision)
-    return Quantizer(parent, placing.place(parent.graph, placement, bits), bits, images())
+def levels_of(parent: Program, *, precision: str = "w8", placement: str = "layers") -> Levels:
+    return place(parent.graph, placement, bit_widths(precision))
 
 
-def search(parent: Program) -> Search:
-    found = quantizer(parent)
-    return Search(parent, images().numpy(), cost=Bytes(parent, found.layers), quantizer=found)
+def quantizer(parent: Program, **options: str) -> Quantizer:
+    bits = bit_widths(options.get("precision", "w8"))
+    return Quantizer(parent, levels_of(parent, **options), bits, images())
+
+
+def search(parent: Program, **options: str) -> Search:
+    found, levels = quantizer(parent, **options), levels_of(parent, **options)
+    return Search(parent, images().numpy(), cost=Bytes(parent, levels), quantizer=found)
 
 
 def layers_of(program: Program) -> list[str]:
@@ -101,9 +106,9 @@ def test_each_layer_belongs_to_one_place():
 
 
 def test_what_a_submodel_has_chosen_is_found_again():
-    for place in places_of(nested(), layers_of(nested())):
-        for option in place.options:
-            assert place.option_in(place.named(option), place.kept_float(option)) == option
+    for one in places_of(nested(), layers_of(nested())):
+        for option in one.options:
+            assert one.option_in(one.named(option), one.kept_float(option)) == option
 
 
 @functools.cache
@@ -135,13 +140,17 @@ def test_no_widths_and_bits_have_a_smaller_sum_of_sensitivities(share):
     assert sum(losses) == pytest.approx(min(loss for cost, loss in everything if cost <= budget))
 
 
-def test_bytes_are_those_of_what_is_written():
+@pytest.mark.parametrize(
+    ("precision", "placement"), [("w8", "layers"), ("w8a8", "dynamic"), ("w8a8", "inputs"), ("w8a8", "full")]
+)
+def test_bytes_are_those_of_what_is_written(precision, placement):
     parent = nested()
-    found = search(parent)
-    for key in [found.whole, found.whole_in_float, (16, InFloat(8), None, InFloat(None))]:
+    found = search(parent, precision=precision, placement=placement)
+    some = (16, InFloat(8), None, InFloat(None))
+    for key in [found.whole, found.whole_in_float, some, ("linear", "skip", None, None)]:
         made = found.quantizer(extract(parent, found.named(key)), found.kept_float(key))
-        stored = {**made.exported.state_dict, **made.exported.constants}
-        assert found.cost(key) == sum(value.numel() * value.element_size() for value in stored.values())
+        stored = [value for _, _, value in stored_tensors(made)]
+        assert found.cost(key) == sum(value.numel() * value.element_size() for value in stored)
 
 
 def test_a_layer_that_integers_ruin_is_left_float_where_the_budget_allows_it():
@@ -170,7 +179,7 @@ def test_the_same_seed_finds_the_same_floats():
 @pytest.mark.parametrize("placement", ["inputs", "layers", "full"])
 def test_a_submodel_is_judged_on_the_ranges_of_its_parent(placement):
     parent, bits = nested(), bit_widths("w8a8")
-    levels = placing.place(parent.graph, placement, bits)
+    levels = levels_of(parent, precision="w8a8", placement=placement)
     names = [name for group in groups(parent.graph, levels) for name in group.values]
     observed = observe(parent, images(), names)
     expected = insert_quantizers(parent, start(parent, levels, observed, bits))
@@ -195,7 +204,7 @@ def test_what_stands_in_for_a_branch_is_looked_at_itself(stand):
 
 def test_a_layer_that_is_left_float_takes_with_it_what_only_moves_its_integers():
     parent = nested()
-    levels = placing.place(parent.graph, "layers", bit_widths("w8a8"))
+    levels = levels_of(parent, precision="w8a8")
     embed = layers_of(parent)[0]
     left = levels_left(parent, levels, [embed])
     gone = levels.keys() - left.keys()
@@ -211,8 +220,8 @@ def test_what_is_written_has_the_layer_in_floats(tmp_path):
     for number, image in enumerate(pixels):
         assert cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])
     parent = nested(1000.0)
-    embed, *others = layers_of(parent)
-    budget = Bytes(parent, [embed, *others])({}, [embed])
+    embed = layers_of(parent)[0]
+    budget = Bytes(parent, levels_of(parent))({}, [embed])
     out: Path = tmp_path / "out" / "small.pt2"
     recipe = QuantizeRecipe(precision="w8", method="minmax")
     result = search_file(
