@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,14 @@ from torch import nn
 from edgevit import measured_budgets
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
-from edgevit.profiling.submodels import LatencyTable, Stopwatch, alike, measure_choices
+from edgevit.profiling.quantized import with_levels
+from edgevit.profiling.submodels import LatencyTable, Stopwatch, Taken, alike, measure_choices
 from edgevit.quant.operators import is_layer
+from edgevit.quant.placing import place
+from edgevit.quant.precision import bit_widths
 from edgevit.submodels.costing import Counted
 from edgevit.submodels.elastic import elastic
+from edgevit.submodels.precision import levels_left
 from edgevit.submodels.search import InFloat, Place, Search, places_of
 from tests.pruning.helpers import program_of
 
@@ -84,26 +89,41 @@ def test_what_choices_save_adds_up_and_can_be_searched_with():
     measured_budgets._check_possible(search, 2_000_000)
 
 
+class Scales:
+    """A clock that weighs artefacts."""
+
+    device = "scales"
+
+    def check(self, to: str) -> None:
+        pass
+
+    def relative(self, path: Path, plain: Path) -> float:
+        return path.stat().st_size / plain.stat().st_size
+
+    def alone(self, path: Path) -> Taken:
+        return Taken(path.stat().st_size / 1e6)
+
+
 def test_each_choice_is_timed_in_integers_and_with_its_layers_left_float():
-    parent, floats = nested(64, 64), []
+    parent, floats, bits = nested(64, 64), [], bit_widths("w8")
+    levels = place(parent.graph, "layers", bits)
 
     def made(program: Program, kept_float: Collection[str]) -> Program:
         floats.append(tuple(kept_float))
-        return program
+        return with_levels(program, levels_left(program, levels, kept_float), bits)
 
     layers = [node.name for node in parent.graph.nodes if is_layer(node)]
-    table = measure_choices(parent, "onnx", Stopwatch(), made=made, layers=layers)
+    table = measure_choices(parent, "onnx", Scales(), made=made, layers=layers)
     first, second, *others = places_of(parent, layers)
     # The embedding and the head are alike to nothing.
-    assert [place.layers for place in others] == [(layers[0],), (layers[-1],)]
+    assert [one.layers for one in others] == [(layers[0],), (layers[-1],)]
     assert table.saved.keys() == {
-        (place, option)
-        for place in (first, second, *others)
-        for option in place.options
-        if option != place.whole
+        (one, option) for one in (first, second, *others) for option in one.options if option != one.whole
     }
     assert table.saved[first, InFloat(16)] == table.saved[second, InFloat(16)]
-    assert set(floats) == {(), (*first.layers, *second.layers), *(place.layers for place in others)}
+    assert table.saved[first, InFloat(64)] < 0 < table.saved[first, 16] < table.saved[first, "skip"]
+    assert table.saved[first, InFloat(16)] < table.saved[first, 16]
+    assert set(floats) == {(), (*first.layers, *second.layers), *(one.layers for one in others)}
     saved = {(first, 16): 0.25, (first, InFloat(16)): 0.125, (first, InFloat(64)): -0.5}
     table = LatencyTable("onnx", Stopwatch(), 1.0, saved)
     assert table({first.axis: 16}) == 750_000
