@@ -8,6 +8,7 @@ the noise where one alone would not.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,10 +125,19 @@ class LatencyTable:
 
     def __call__(self, widths: Widths, kept_float: Collection[str] = (), /) -> int:
         """Nanoseconds of a submodel, as far as its choices do not meet in time."""
-        places = dict.fromkeys(place for place, _ in self.saved)
-        chosen = ((place, place.option_in(widths, kept_float)) for place in places)
-        share = 1 - sum(self.saved.get(choice, 0.0) for choice in chosen)
+        floats = frozenset(kept_float)
+        share = 1 - sum(
+            saved.get(place.option_in(widths, floats), 0.0) for place, saved in self._of_places.items()
+        )
         return max(0, round(share * self.whole_ms * _NANOSECONDS))
+
+    @functools.cached_property
+    def _of_places(self) -> dict[Place, dict[Option, float]]:
+        """What the options of each place save."""
+        found: dict[Place, dict[Option, float]] = {}
+        for (place, option), share in self.saved.items():
+            found.setdefault(place, {})[option] = share
+        return found
 
 
 def check_timed(to: str) -> None:

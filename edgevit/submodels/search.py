@@ -114,7 +114,7 @@ class Place:
         """What a submodel has chosen here."""
         names = [name for name in (self.branch, self.axis) if name in widths]
         form = widths[str(names[0])] if names else self.whole
-        return form if set(self.layers).isdisjoint(kept_float) else InFloat(form)
+        return InFloat(form) if any(layer in kept_float for layer in self.layers) else form
 
     def with_layers(self, layers: Sequence[str]) -> Place:
         """The place with a choice for its layers as well, at every width; what stands in for it has none.
