@@ -330,10 +330,14 @@ class Search:
 
     @functools.cached_property
     def _choices(self) -> list[list[Choice]]:
-        """What each option costs above the cheapest of its place, and its sensitivity."""
+        """What each option costs above the cheapest of its place, and its sensitivity.
+
+        Integers are judged among floats: the errors of several places then add up as far as they have nothing
+        to do with each other, where among integers each is lost in the errors of all others.
+        """
         return [
             [
-                Choice(max(savings) - saving, self.divergence(self._with(self.whole, index, option)))
+                Choice(max(savings) - saving, self.divergence(self._with(self.whole_in_float, index, option)))
                 for option, saving in zip(place.options, savings, strict=True)
             ]
             for index, (place, savings) in enumerate(
