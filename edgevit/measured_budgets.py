@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -26,11 +27,13 @@ from edgevit.pruning.parts import costs_of
 from edgevit.quant.levels import Levels
 from edgevit.quant.placing import default_placement, place
 from edgevit.quant.precision import BitWidths, bit_widths
+from edgevit.quant.ranges import Granularity, SchemeChoice
 from edgevit.recipe import QuantizeRecipe
 from edgevit.report.budget import render
 from edgevit.submodels.costing import Bytes, Cost, Counted
 from edgevit.submodels.extraction import extract, refitted
 from edgevit.submodels.nesting import nesting_of
+from edgevit.submodels.precision import Quantizer, integer_layers, levels_left
 from edgevit.submodels.search import Candidate, Search, frontier, within
 
 Of = Literal["macs", "bytes", "latency"]
@@ -82,7 +85,7 @@ class Budgeted:
         budget: multiply-accumulates for one image, bytes of weights, or nanoseconds.
         candidates: the submodel, and what simpler ways find, the best first.
         frontier: the best at other budgets by the sum of sensitivities, and what simpler ways find there.
-        whole: the cost of the parent.
+        whole: the cost of the parent, in integers where these are asked for.
         images: on which they were judged.
         evaluations: how many submodels the search judged.
         bytes: of weights of what is written.
@@ -142,7 +145,8 @@ def search_file(
             with measured operators, for which it is predicted.
         remote: how a device is used that is not this machine.
         recipe: how the submodel is quantized; its bytes or its latency are then those of integers, placed
-            where they pay in the parent. It decides about `to`. None leaves it float.
+            where they pay in the parent, but for the layers that the search leaves float. Submodels are
+            judged in integers as well. It decides about `to`. None leaves it float.
         images: of the folder, drawn by chance.
         evaluations: of changes to the best that sensitivities say.
         seed: of all that is drawn.
@@ -162,7 +166,9 @@ def search_file(
     bits = None if recipe is None else _Bits.of(parent, recipe, of, device)
     read = drawn_from(parent, calib, images, seed, on_bad_image)
     cost = _cost(parent, of, to, clock, bits)
-    search = Search(parent, read[::_JUDGING], cost=cost, seed=seed)
+    judged = read[::_JUDGING]
+    quantizer = None if bits is None else bits.quantizer(parent, judged)
+    search = Search(parent, judged, cost=cost, quantizer=quantizer, seed=seed)
     latency = None
     if isinstance(cost, LatencyTable):
         _check_possible(search, budget)
@@ -175,7 +181,10 @@ def search_file(
         if bits is None:
             made.save(stage / path.name)
         else:
-            made = bits.compressed(made, calib, stage / path.name, on_bad_image=on_bad_image, force=force)
+            kept_float = _searched(candidates).kept_float
+            made = bits.compressed(
+                made, kept_float, calib, stage / path.name, on_bad_image=on_bad_image, force=force
+            )
         result = Budgeted(
             path=path,
             report=_report_beside(path),
@@ -203,19 +212,26 @@ def _report(folder: Path, result: Budgeted) -> None:
     (folder / result.page.name).write_text(render(values), encoding="utf-8")
 
 
+def _searched(candidates: Sequence[Candidate]) -> Candidate:
+    """The one that is written."""
+    return next(one for one in candidates if one.name == "search")
+
+
 @dataclass(frozen=True)
 class _Bits:
-    """How submodels are quantized.
+    """How submodels are quantized, where no layer is left float.
 
     Attributes:
         recipe: with a level for each operation, so that nothing is placed anew.
         levels: the same.
         widths: of weights and activations.
+        layers: node names of the layers that have a level, in the order of the network.
     """
 
     recipe: QuantizeRecipe
     levels: Levels
     widths: BitWidths
+    layers: tuple[str, ...]
 
     @classmethod
     def of(cls, parent: Program, recipe: QuantizeRecipe, of: Of, device: str) -> _Bits:
@@ -231,30 +247,53 @@ class _Bits:
                 f"--quantize {recipe.precision} with a budget: bytes and latency can be held with weights of "
                 "8 bits by edgevit's own engine; take the submodel out first, then compress that"
             )
-        graph = prepare_for_export(parent).graph
+        prepared = prepare_for_export(parent)
         measured = recipe.placement in {None, MEASURED} and device == LOCAL
         if measured and widths.activations == 8 and timed_here(recipe.to):
             levels = measure_placement(parent, to=recipe.to, bits=widths, exclude=recipe.exclude).levels
         else:
-            levels = place(graph, recipe.placement or default_placement(widths), widths, recipe.exclude)
-        named = {name: level.name.lower() for name, level in levels.items()}
-        return cls(recipe.model_copy(update={"layers": named, "placement": None}), levels, widths)
+            placement = recipe.placement or default_placement(widths)
+            levels = place(prepared.graph, placement, widths, recipe.exclude)
+        recipe = recipe.model_copy(update={"layers": _named(levels), "placement": None})
+        return cls(recipe, levels, widths, integer_layers(prepared, levels))
 
-    def made(self, program: Program) -> Program:
+    def quantizer(self, parent: Program, images: Array) -> Quantizer:
+        """What makes of submodels what they are judged as."""
+        return Quantizer(
+            parent,
+            self.levels,
+            self.widths,
+            torch.from_numpy(images),
+            granularity=cast(Granularity, self.recipe.granularity),
+            scheme=cast(SchemeChoice, self.recipe.scheme),
+        )
+
+    def made(self, program: Program, kept_float: Collection[str]) -> Program:
         """As fast and as large as the submodel will be."""
-        return with_levels(program, self.levels, self.widths)
+        return with_levels(program, levels_left(program, self.levels, kept_float), self.widths)
 
     def compressed(
-        self, program: Program, calib: str | Path, output: Path, *, on_bad_image: OnBadImage, force: bool
+        self,
+        program: Program,
+        kept_float: Collection[str],
+        calib: str | Path,
+        output: Path,
+        *,
+        on_bad_image: OnBadImage,
+        force: bool,
     ) -> Program:
         """A submodel quantized and written, with its recipe and its report; it has not all operations."""
-        names = {node.name for node in program.graph.nodes}
-        layers = {name: level for name, level in (self.recipe.layers or {}).items() if name in names}
-        recipe = self.recipe.model_copy(update={"layers": layers})
+        levels = levels_left(program, self.levels, kept_float)
+        recipe = self.recipe.model_copy(update={"layers": _named(levels)})
         made = compress(
             program, calib=calib, output=output, recipe=recipe, on_bad_image=on_bad_image, force=force
         )
         return made.quantization.program
+
+
+def _named(levels: Levels) -> dict[str, str]:
+    """Levels as recipes spell them; what is float has none."""
+    return {name: level.name.lower() for name, level in levels.items()}
 
 
 def _clock(device: str, remote: Remote | None, to: str) -> Clock:
@@ -285,10 +324,12 @@ def _profile_of(device: str) -> DeviceProfile:
 
 def _cost(parent: Program, of: Of, to: str, clock: Clock | None, bits: _Bits | None) -> Cost:
     if clock is not None:
-        return measure_choices(parent, to, clock, made=None if bits is None else bits.made)
+        if bits is None:
+            return measure_choices(parent, to, clock)
+        return measure_choices(parent, to, clock, made=bits.made, layers=bits.layers)
     if of == "macs":
         return Counted(parent, "macs")
-    return Bytes(parent, () if bits is None else bits.levels)
+    return Bytes(parent, {} if bits is None else bits.levels)
 
 
 def _report_beside(path: Path) -> Path:
@@ -302,7 +343,7 @@ def _page_beside(path: Path) -> Path:
 def _found(search: Search, budget: int, evaluations: int, images: Array) -> tuple[list[Candidate], Program]:
     """What was judged, and the best of it with its layers fitted."""
     candidates = within(search, budget, evaluations=evaluations)
-    chosen = next(one for one in candidates if one.name == "search")
+    chosen = _searched(candidates)
     small = extract(search.parent, chosen.widths)
     check_equal(search.parent, small, chosen.widths)
     if nesting_of(search.parent).fits:
@@ -317,15 +358,15 @@ def _within_latency(
     allowed = budget
     for _ in range(_MEASUREMENTS):
         candidates, fitted = _found(search, allowed, evaluations, images)
-        cost = next(one.cost for one in candidates if one.name == "search")
-        made = fitted if bits is None else bits.made(fitted)
+        chosen = _searched(candidates)
+        made = fitted if bits is None else bits.made(fitted, chosen.kept_float)
         found = time_of(made, table.format, table.clock)
         taken = found.p50_ms
         latency = Latency(
             format=table.format,
             device=table.clock.device,
             whole_ms=table.whole_ms,
-            expected_ms=cost / 1e6,
+            expected_ms=chosen.cost / 1e6,
             p50_ms=taken,
             interval_ms=found.interval_ms,
             predicted=isinstance(table.clock, PredictedClock),
@@ -362,7 +403,7 @@ def _check_latency(latency: Latency, budget: int, *, force: bool) -> None:
 def summary(result: Budgeted) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
     return {
-        "version": 2,
+        "version": 3,
         "machine": machine(),
         "model": result.program.card.name,
         "program": result.path.name,

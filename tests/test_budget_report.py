@@ -18,12 +18,18 @@ from tests.pages import (
 
 
 def a_candidate(name, cost, divergence, **widths):
-    return {"name": name, "widths": widths or {"fc1:hidden": 8}, "cost": cost, "divergence": divergence}
+    return {
+        "name": name,
+        "widths": widths or {"fc1:hidden": 8},
+        "kept_float": [],
+        "cost": cost,
+        "divergence": divergence,
+    }
 
 
 def a_summary(**changes):
     summary = {
-        "version": 1,
+        "version": 3,
         "machine": {"system": "Linux", "machine": "x86_64", "cores": 2, "python": "3.11.7"},
         "model": "patterns",
         "program": "small.pt2",
@@ -91,6 +97,14 @@ def test_what_is_quantized_is_said():
     text = Page(render(a_summary(precision="w8a8"))).text
     assert "its layers fitted and w8a8;" in text
     assert "9.00 MB, w8a8" in text
+    assert "Layers are w8a8 but for none." in text
+
+
+def test_layers_that_are_left_float_are_said():
+    found = a_candidate("search", 11_600_000, 0.04) | {"kept_float": ["linear_4"]}
+    text = Page(render(a_summary(precision="w8a8", candidates=[found]))).text
+    assert "Layers are w8a8 but for 1 layer, which the search leaves float." in text
+    assert "fc1:hidden 8 units linear_4 float" in text
 
 
 def test_a_busy_machine_is_said():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +13,15 @@ from torch import nn
 from edgevit import measured_budgets
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
-from edgevit.profiling.submodels import LatencyTable, Stopwatch, alike, measure_choices
+from edgevit.profiling.quantized import with_levels
+from edgevit.profiling.submodels import LatencyTable, Stopwatch, Taken, alike, measure_choices
+from edgevit.quant.operators import is_layer
+from edgevit.quant.placing import place
+from edgevit.quant.precision import bit_widths
 from edgevit.submodels.costing import Counted
 from edgevit.submodels.elastic import elastic
-from edgevit.submodels.search import Search, places_of
+from edgevit.submodels.precision import levels_left
+from edgevit.submodels.search import InFloat, Place, Search, places_of
 from tests.pruning.helpers import program_of
 
 
@@ -61,20 +68,17 @@ def test_every_choice_is_measured_and_places_that_are_alike_share_what_they_save
     table = measure_choices(parent, "onnx", Stopwatch())
     first, second = places_of(parent)
     assert table.saved.keys() == {
-        key
-        for place in (first, second)
-        for option in place.options[:-1]
-        for key in place.named(option).items()
+        (place, option) for place in (first, second) for option in place.options[:-1]
     }
-    assert table.saved[first.branch, "skip"] == table.saved[second.branch, "skip"]
+    assert table.saved[first, "skip"] == table.saved[second, "skip"]
     assert table({}) == round(table.whole_ms * 1e6) > 0
 
 
 def test_what_choices_save_adds_up_and_can_be_searched_with():
     parent = nested(512, 512)
     first, second = places_of(parent)
-    saved = {(place.branch, "skip"): 0.4 for place in (first, second)}
-    saved |= {(place.axis, width): 0.1 for place in (first, second) for width in (128, 256)}
+    saved = {(place, "skip"): 0.4 for place in (first, second)}
+    saved |= {(place, width): 0.1 for place in (first, second) for width in (128, 256)}
     table = LatencyTable("onnx", Stopwatch(), 2.0, saved)
     assert table({}) == 2_000_000
     assert table({first.branch: "skip", second.axis: 128}) == 1_000_000
@@ -85,13 +89,51 @@ def test_what_choices_save_adds_up_and_can_be_searched_with():
     measured_budgets._check_possible(search, 2_000_000)
 
 
+class Scales:
+    """A clock that weighs artefacts."""
+
+    device = "scales"
+
+    def check(self, to: str) -> None:
+        pass
+
+    def relative(self, path: Path, plain: Path) -> float:
+        return path.stat().st_size / plain.stat().st_size
+
+    def alone(self, path: Path) -> Taken:
+        return Taken(path.stat().st_size / 1e6)
+
+
+def test_each_choice_is_timed_in_integers_and_with_its_layers_left_float():
+    parent, floats, bits = nested(64, 64), [], bit_widths("w8")
+    levels = place(parent.graph, "layers", bits)
+
+    def made(program: Program, kept_float: Collection[str]) -> Program:
+        floats.append(tuple(kept_float))
+        return with_levels(program, levels_left(program, levels, kept_float), bits)
+
+    layers = [node.name for node in parent.graph.nodes if is_layer(node)]
+    table = measure_choices(parent, "onnx", Scales(), made=made, layers=layers)
+    first, second, *others = places_of(parent, layers)
+    # The embedding and the head are alike to nothing.
+    assert [one.layers for one in others] == [(layers[0],), (layers[-1],)]
+    assert table.saved.keys() == {
+        (one, option) for one in (first, second, *others) for option in one.options if option != one.whole
+    }
+    assert table.saved[first, InFloat(16)] == table.saved[second, InFloat(16)]
+    assert table.saved[first, InFloat(64)] < 0 < table.saved[first, 16] < table.saved[first, "skip"]
+    assert table.saved[first, InFloat(16)] < table.saved[first, 16]
+    assert set(floats) == {(), (*first.layers, *second.layers), *(one.layers for one in others)}
+    saved = {(first, 16): 0.25, (first, InFloat(16)): 0.125, (first, InFloat(64)): -0.5}
+    table = LatencyTable("onnx", Stopwatch(), 1.0, saved)
+    assert table({first.axis: 16}) == 750_000
+    assert table({first.axis: 16}, first.layers) == 875_000
+    assert table({}, (*first.layers, *second.layers)) == 1_500_000
+
+
 def test_a_sum_that_saves_more_than_there_is():
-    assert (
-        LatencyTable("onnx", Stopwatch(), 1.0, {("a", "skip"): 0.7, ("b", "skip"): 0.7})(
-            {"a": "skip", "b": "skip"}
-        )
-        == 0
-    )
+    saved = {(Place(None, name, ("skip", None)), "skip"): 0.7 for name in ("a", "b")}
+    assert LatencyTable("onnx", Stopwatch(), 1.0, saved)({"a": "skip", "b": "skip"}) == 0
 
 
 def test_a_format_that_cannot_be_timed():

@@ -119,6 +119,8 @@ def _print_found(result: Budgeted) -> None:
         f"{result.evaluations} submodels judged on {result.images} images; its layers fitted: "
         f"{result.divergence:.3g} nats"
     )
+    if result.precision is not None:
+        click.echo(f"  {result.precision}, left float: {', '.join(found.kept_float) or 'none'}")
     latency = result.latency
     if latency is not None:
         how = "predicted" if latency.predicted else "measured"

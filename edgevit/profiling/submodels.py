@@ -8,8 +8,9 @@ the noise where one alone would not.
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,11 +25,11 @@ from edgevit.profiling.measuring import profile
 from edgevit.profiling.relative import TIMED
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.progress import track
-from edgevit.submodels.branches import Replacement
+from edgevit.quant.operators import weight_of
 from edgevit.submodels.costing import Counted
 from edgevit.submodels.extraction import extract
 from edgevit.submodels.nesting import Widths
-from edgevit.submodels.search import Place, places_of
+from edgevit.submodels.search import Option, Place, places_of
 
 _NANOSECONDS = 1_000_000
 # Of timed runs, where a device cannot run two artefacts in turns: each is timed once for every other.
@@ -113,19 +114,30 @@ class LatencyTable:
         format: in whose runtime, on one thread.
         clock: that said so.
         whole_ms: p50 of the parent's artefact by itself.
-        saved: share of that which a choice saves when it is made alone: for an axis and a number of its
-            units, or a branch and what stands in for it.
+        saved: share of that which a choice saves when it is made alone, for each place and option but the
+            whole; below 0 where it takes longer, as floats among integers may.
     """
 
     format: str
     clock: Clock
     whole_ms: float
-    saved: Mapping[tuple[str, int | Replacement], float]
+    saved: Mapping[tuple[Place, Option], float]
 
-    def __call__(self, widths: Widths) -> int:
+    def __call__(self, widths: Widths, kept_float: Collection[str] = (), /) -> int:
         """Nanoseconds of a submodel, as far as its choices do not meet in time."""
-        share = 1 - sum(self.saved.get(choice, 0.0) for choice in widths.items())
+        floats = frozenset(kept_float)
+        share = 1 - sum(
+            saved.get(place.option_in(widths, floats), 0.0) for place, saved in self._of_places.items()
+        )
         return max(0, round(share * self.whole_ms * _NANOSECONDS))
+
+    @functools.cached_property
+    def _of_places(self) -> dict[Place, dict[Option, float]]:
+        """What the options of each place save."""
+        found: dict[Place, dict[Option, float]] = {}
+        for (place, option), share in self.saved.items():
+            found.setdefault(place, {})[option] = share
+        return found
 
 
 def check_timed(to: str) -> None:
@@ -140,11 +152,13 @@ def check_timed(to: str) -> None:
     extras.require(check_profilable(FORMATS[to].file), "measuring latency")
 
 
-#: What becomes of a program before it is exported.
-Made = Callable[[Program], Program]
+#: What becomes of a submodel before it is exported, some of its layers left float.
+Made = Callable[[Program, Collection[str]], Program]
 
 
-def measure_choices(parent: Program, to: str, clock: Clock, *, made: Made | None = None) -> LatencyTable:
+def measure_choices(
+    parent: Program, to: str, clock: Clock, *, made: Made | None = None, layers: Collection[str] = ()
+) -> LatencyTable:
     """Time every choice of a nested Program on a device, on one thread.
 
     Args:
@@ -153,29 +167,41 @@ def measure_choices(parent: Program, to: str, clock: Clock, *, made: Made | None
         clock: that times artefacts.
         made: what becomes of each submodel before it is timed, as of one that is to be quantized; nothing
             where it is None.
+        layers: that are integers then, or are left float.
 
     Raises:
         EdgevitError: as `Clock.check`; when the program is not nested, or the device cannot be used.
     """
     clock.check(to)
-    groups = alike(places_of(parent), [Counted(parent, "macs"), Counted(parent, "parameters")])
-    tried = [(group, option) for group in groups for option in group[0].options[:-1]]
-    saved: dict[tuple[str, int | Replacement], float] = {}
+    made = made or _as_it_is
+    places = places_of(parent, layers)
+    groups = alike(places, [Counted(parent, "macs"), Counted(parent, "parameters")], _shapes(parent, layers))
+    tried = [(group, option) for group in groups for option in group[0].options if option != group[0].whole]
+    saved: dict[tuple[Place, Option], float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        made = made or _as_it_is
-        plain = _written(made(parent), to, Path(folder) / "whole")
+        plain = _written(made(parent, ()), to, Path(folder) / "whole")
         for number, (group, option) in enumerate(track(tried, f"measuring choices in {to}", len(tried))):
-            chosen = [place.named(option) for place in group]
-            widths = {name: choice for one in chosen for name, choice in one.items()}
-            path = _written(made(extract(parent, widths)), to, Path(folder) / str(number))
+            widths = {name: form for place in group for name, form in place.named(option).items()}
+            kept_float = [layer for place in group for layer in place.kept_float(option)]
+            small = made(extract(parent, widths), kept_float)
+            path = _written(small, to, Path(folder) / str(number))
             share = clock.relative(path, plain)
             path.unlink()
-            saved |= dict.fromkeys(widths.items(), (1 - share) / len(group))
+            saved |= dict.fromkeys(((place, option) for place in group), (1 - share) / len(group))
         whole_ms = clock.alone(plain).p50_ms
     return LatencyTable(to, clock, whole_ms, saved)
 
 
-def _as_it_is(program: Program) -> Program:
+def _shapes(parent: Program, layers: Collection[str]) -> dict[str, object]:
+    """Of layers, what says how long each takes: the shapes of its weight and of what it gives."""
+    return {
+        node.name: (node.target, str(weight_of(node).meta["val"].shape), str(node.meta["val"].shape))
+        for node in parent.graph.nodes
+        if node.name in layers
+    }
+
+
+def _as_it_is(program: Program, _kept_float: Collection[str]) -> Program:
     return program
 
 
@@ -185,17 +211,24 @@ def time_of(program: Program, to: str, clock: Clock) -> Taken:
         return clock.alone(_written(program, to, Path(folder) / "program"))
 
 
-def alike(places: Sequence[Place], costs: Sequence[Callable[[Widths], int]]) -> list[list[Place]]:
+def alike(
+    places: Sequence[Place],
+    costs: Sequence[Callable[[Widths], int]],
+    shapes: Mapping[str, object] | None = None,
+) -> list[list[Place]]:
     """Places of the same options, each of which saves the same in all of them.
 
     Args:
         places: of one nested Program.
         costs: what is compared.
+        shapes: of the layers that places have, which are compared as well.
     """
+    shapes = shapes or {}
     groups: dict[tuple[object, ...], list[Place]] = {}
     for place in places:
         kind = tuple(cost(place.named(option)) for cost in costs for option in place.options)
-        groups.setdefault((place.options, kind), []).append(place)
+        layers = tuple(shapes[layer] for layer in place.layers)
+        groups.setdefault((place.options, kind, layers), []).append(place)
     return list(groups.values())
 
 

@@ -73,21 +73,22 @@ def render(summary: Mapping[str, Any]) -> str:
         ours=_OURS,
         found=found,
         best_other=min(others, key=lambda one: float(one["divergence"]), default=None),
-        choices=choices_of(found["widths"]),
+        choices=choices_of(found["widths"], found["kept_float"]),
         chart=frontier_chart(summary, unit),
     )
 
 
-def choices_of(widths: Mapping[str, int | str]) -> list[tuple[str, str]]:
-    """What was chosen for each axis and branch, in words.
+def choices_of(widths: Mapping[str, int | str], kept_float: Sequence[str]) -> list[tuple[str, str]]:
+    """What was chosen for each axis and branch, and for layers that are no integers, in words.
 
-    >>> choices_of({"blocks.0.mlp.fc1:hidden": 384, "blocks.1.mlp": "skip"})
-    [('blocks.0.mlp.fc1:hidden', '384 units'), ('blocks.1.mlp', 'skip')]
+    >>> choices_of({"blocks.0.mlp.fc1:hidden": 384, "blocks.1.mlp": "skip"}, ["linear_4"])
+    [('blocks.0.mlp.fc1:hidden', '384 units'), ('blocks.1.mlp', 'skip'), ('linear_4', 'float')]
     """
-    return [
+    chosen = [
         (name, figures.counted(choice, "unit") if isinstance(choice, int) else choice)
         for name, choice in widths.items()
     ]
+    return [*chosen, *((layer, "float") for layer in kept_float)]
 
 
 def frontier_chart(summary: Mapping[str, Any], unit: Unit) -> Markup:

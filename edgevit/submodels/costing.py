@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from typing import Literal
+from collections.abc import Collection
+from typing import Literal, Protocol
 
 import torch
 from torch.fx import Node
@@ -14,16 +14,22 @@ from edgevit.graph.costs import Costs
 from edgevit.graph.dimensions import Dim
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import shape_of
-from edgevit.submodels.branches import Stand, branches_of, inside
+from edgevit.quant.levels import Level, Levels
+from edgevit.quant.operators import bias_of, is_layer, weight_of
+from edgevit.submodels.branches import Replacement, Stand, branches_of, inside
 from edgevit.submodels.extraction import replaced_by, units_of
 from edgevit.submodels.nesting import Widths, nesting_of
 
 Count = Literal["macs", "parameters"]
 
-#: What a submodel costs of whatever has the budget; never negative.
-Cost = Callable[[Widths], int]
-
 _FLOAT_BYTES = 4
+
+
+class Cost(Protocol):
+    """What a submodel costs of whatever has the budget; never negative."""
+
+    def __call__(self, widths: Widths, kept_float: Collection[str] = (), /) -> int:
+        """Of a submodel, some of its integer layers left float."""
 
 
 class Counted:
@@ -37,8 +43,8 @@ class Counted:
     def __init__(self, parent: Program, of: Count) -> None:
         self._of, self._submodels = of, _Submodels(parent)
 
-    def __call__(self, widths: Widths) -> int:
-        """Of a submodel."""
+    def __call__(self, widths: Widths, _kept_float: Collection[str] = (), /) -> int:
+        """Of a submodel, whatever its layers compute in."""
         counted = self._submodels.macs if self._of == "macs" else self._submodels.parameters
         return counted(widths)
 
@@ -48,21 +54,38 @@ class Bytes:
 
     Args:
         parent: a nested Program.
-        layers: node names of the layers whose weights are integers of 8 bits, with a float32 scale for each
-            channel that they give; all else is float32.
+        levels: of its operations. The weights of layers that have one are integers of 8 bits, with a float32
+            scale for each channel that they give; biases that are added to products of integers are integers
+            of 32 bits, with as many scales. All else is float32.
     """
 
-    def __init__(self, parent: Program, layers: Collection[str]) -> None:
-        self._submodels = _Submodels(parent)
-        weights = {node.args[1] for node in parent.graph.nodes if node.name in layers}
-        self._weights = frozenset(node for node in weights if isinstance(node, Node))
+    def __init__(self, parent: Program, levels: Levels) -> None:
+        self._submodels, self._levels = _Submodels(parent), levels
+        layers = [node for node in parent.graph.nodes if node.name in levels and is_layer(node)]
+        self._weights = {node.name: weight_of(node) for node in layers}
+        self._scaled = {
+            node.name for node in layers if bias_of(node) is not None and levels[node.name] >= Level.INPUTS
+        }
 
-    def __call__(self, widths: Widths) -> int:
-        """Of a submodel; what stands in for a branch is counted as float32."""
+    def __call__(self, widths: Widths, kept_float: Collection[str] = (), /) -> int:
+        """Of a submodel."""
+        weights = {name: weight for name, weight in self._weights.items() if name not in kept_float}
+        integers = frozenset(weights.values())
         everything = self._submodels.parameters(widths)
-        others = self._submodels.parameters(widths, without=self._weights)
-        scales = self._submodels.channels(widths, self._weights)
-        return _FLOAT_BYTES * (others + scales) + everything - others
+        others = self._submodels.parameters(widths, without=integers)
+        biases = frozenset(weight for name, weight in weights.items() if name in self._scaled)
+        scales = self._submodels.channels(widths, integers) + self._submodels.channels(widths, biases)
+        stands = sum(map(self._saved, replaced_by(widths).items()))
+        return _FLOAT_BYTES * (others + scales) + everything - others - stands
+
+    def _saved(self, replacement: tuple[str, Replacement]) -> int:
+        """What integers save of a layer that stands in for a branch: at the level of the branch's result."""
+        result, stand = self._submodels.stand(replacement)
+        level = self._levels.get(result, Level.FLOAT)
+        if stand.weight is None or level == Level.FLOAT:
+            return 0
+        scales = len(stand.bias) * (2 if level >= Level.INPUTS else 1)
+        return (_FLOAT_BYTES - 1) * stand.weight.numel() - _FLOAT_BYTES * scales
 
 
 class _Submodels:
@@ -80,6 +103,7 @@ class _Submodels:
             (name, replacement): _added(stand, nodes[branches[name].result])
             for (name, replacement), stand in nesting.stands.items()
         }
+        self._stands = {key: (branches[key[0]].result, stand) for key, stand in nesting.stands.items()}
 
     def macs(self, widths: Widths) -> int:
         """Multiply-accumulates for one image."""
@@ -95,6 +119,10 @@ class _Submodels:
         """What the layers of some weights give, in all."""
         choices = self._choices(widths)
         return sum(int(self._of[weight][0].left(choices)) for weight in weights - self._gone(widths))
+
+    def stand(self, replacement: tuple[str, Replacement]) -> tuple[str, Stand]:
+        """The node that gives what a branch adds, and what stands in for it."""
+        return self._stands[replacement]
 
     def _choices(self, widths: Widths) -> dict[Dim, torch.Tensor]:
         return {self._leaves[name]: torch.arange(units) for name, units in units_of(widths).items()}

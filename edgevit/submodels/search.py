@@ -1,16 +1,17 @@
 """Which submodel of a nested Program is best within a budget: sensitivities, an exact solution, and a repair.
 
 Every choice of every place, a width of an axis or what stands in for a residual branch, is judged alone: the
-divergence of the predictions from the parent's. Added up over places these say which choices cost least
-within a budget, exactly (`edgevit.submodels.knapsack`). What is lost by several together is not their sum, so
-the best few are judged as they are, and the best of these is improved by small changes (Cai et al.,
-Once-for-All, arXiv 1908.09791: a population that is mutated).
+divergence of the predictions from the parent's. Where submodels ship as integers they are judged so, and a
+place may leave its layers float at any of its widths: that is one choice, and not two. Added up over places
+these say which choices cost least within a budget, exactly (`edgevit.submodels.knapsack`). What is lost by
+several together is not their sum, so the best few are judged as they are, and the best of these is improved
+by small changes (Cai et al., Once-for-All, arXiv 1908.09791: a population that is mutated).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,14 +23,27 @@ from edgevit.graph.predictions import divergence, predict
 from edgevit.graph.program import Array, Program
 from edgevit.graph.running import Runner
 from edgevit.progress import track
-from edgevit.submodels.branches import Replacement, branches_of
+from edgevit.quant.operators import is_layer, weight_of
+from edgevit.submodels.branches import Branch, Replacement, branches_of
 from edgevit.submodels.costing import Cost
 from edgevit.submodels.extraction import extract, readers_of
 from edgevit.submodels.knapsack import Choice, best
 from edgevit.submodels.nesting import Nesting, Widths, nesting_of
+from edgevit.submodels.precision import Quantizer
 
-# Of each place, in the order of the network, a width or what stands in for its branch; None where that stays.
-Option = int | Replacement | None
+#: Of a place, a width or what stands in for its branch; None where that stays.
+Form = int | Replacement | None
+
+
+@dataclass(frozen=True)
+class InFloat:
+    """A form of a place whose layers are left float, where without a word they are integers."""
+
+    form: Form
+
+
+# Of each place, in the order of the network.
+Option = Form | InFloat
 Key = tuple[Option, ...]
 
 # Of a population, those that are changed: a quarter in Once-for-All, of its hundred.
@@ -45,48 +59,93 @@ class Candidate:
     Attributes:
         name: how it was found.
         widths: what it is.
+        kept_float: node names of the layers that it leaves float where others are integers.
         cost: of the kind that has the budget.
-        divergence: KL(parent || submodel) of the predictions, in nats.
+        divergence: KL(parent || submodel) of the predictions, in nats; of integers, where it is to have any.
     """
 
     name: str
     widths: Widths
+    kept_float: tuple[str, ...]
     cost: int
     divergence: float
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where there is a choice: an axis, the residual branch around it, or both.
+    """Where there is a choice: an axis, the residual branch around it, or both, and the integers in it.
 
     Attributes:
         axis: its name; None for a branch without one.
         branch: its name; None where nothing may stand in for it.
         options: all there are, the whole among them.
+        layers: node names of the layers that are integers, but where an option leaves them float.
     """
 
     axis: str | None
     branch: str | None
     options: tuple[Option, ...]
+    layers: tuple[str, ...] = ()
 
     @property
-    def widths(self) -> tuple[Option, ...]:
-        """The options that leave the branch what it is, the whole last."""
+    def widths(self) -> tuple[Form, ...]:
+        """The options that leave the branch what it is and layers integers, the whole last."""
         units = sorted(option for option in self.options if isinstance(option, int))
         return tuple(units) or (None,)
 
+    @property
+    def whole(self) -> Form:
+        """The option that changes nothing."""
+        return self.widths[-1]
+
     def named(self, option: Option) -> dict[str, int | Replacement]:
-        """What a choice makes of a submodel."""
-        if option is None:
+        """What a choice makes of a submodel, whatever its layers compute in."""
+        form = _form(option)
+        if form is None:
             return {}
-        name = self.branch if isinstance(option, str) else self.axis
-        return {str(name): option}
+        name = self.branch if isinstance(form, str) else self.axis
+        return {str(name): form}
+
+    def kept_float(self, option: Option) -> tuple[str, ...]:
+        """The layers that a choice leaves float."""
+        return self.layers if isinstance(option, InFloat) else ()
+
+    def option_in(self, widths: Widths, kept_float: Collection[str]) -> Option:
+        """What a submodel has chosen here."""
+        names = [name for name in (self.branch, self.axis) if name in widths]
+        form = widths[str(names[0])] if names else self.whole
+        return InFloat(form) if any(layer in kept_float for layer in self.layers) else form
+
+    def with_layers(self, layers: Sequence[str]) -> Place:
+        """The place with a choice for its layers as well, at every width; what stands in for it has none.
+
+        Args:
+            layers: node names of what is integers in it; there may be none.
+        """
+        floats = tuple(InFloat(form) for form in self.widths) if layers else ()
+        return replace(self, options=(*floats, *self.options), layers=tuple(layers))
 
 
-def places_of(parent: Program) -> tuple[Place, ...]:
-    """Where the submodels of a nested Program differ, in the order of the network."""
+def _form(option: Option) -> Form:
+    return option.form if isinstance(option, InFloat) else option
+
+
+def _in_float(option: Option) -> InFloat:
+    return InFloat(_form(option))
+
+
+def places_of(parent: Program, layers: Collection[str] = ()) -> tuple[Place, ...]:
+    """Where the submodels of a nested Program differ, in the order of the network.
+
+    Args:
+        parent: a nested Program.
+        layers: node names of those that are integers, or are left float. Each belongs to one place: that of
+            the branch in which it lies, else that of the axis with the fewest layers among those that its
+            weight has. Others are places of their own, behind all else, those of one branch together.
+    """
     nesting, dimensions = nesting_of(parent), Dimensions(parent)
-    return tuple(_places(nesting, dimensions))
+    places = list(_places(nesting, dimensions))
+    return tuple(_with_layers(places, dimensions, layers)) if layers else tuple(places)
 
 
 def _places(nesting: Nesting, dimensions: Dimensions) -> Iterator[Place]:
@@ -105,6 +164,40 @@ def _places(nesting: Nesting, dimensions: Dimensions) -> Iterator[Place]:
         yield Place(None, name, (*replacements[name], None))
 
 
+def _with_layers(places: Sequence[Place], dimensions: Dimensions, layers: Collection[str]) -> Iterator[Place]:
+    """The places with the layers that each has, then those of the layers that none has."""
+    branches = branches_of(dimensions)
+    left = [node.name for node in dimensions.program.graph.nodes if node.name in layers]
+    owned: dict[Place, list[str]] = {place: [] for place in places}
+    inside = {place: _inside(branches, place) for place in places}
+    having = {place: _having(dimensions, place.axis) for place in places}
+    # A branch that goes takes with it whatever lies there. An axis of many layers says little of each.
+    for place, names in [*inside.items(), *sorted(having.items(), key=lambda item: len(item[1]))]:
+        owned[place] += [name for name in left if name in names]
+        left = [name for name in left if name not in names]
+    yield from (place.with_layers(owned[place]) for place in places)
+    blocks = [set(branch.block.nodes) for branch in branches.values()]
+    together = [[name for name in left if name in nodes] for nodes in blocks]
+    alone = [[name] for name in left if not any(name in nodes for nodes in blocks)]
+    yield from (Place(None, None, (None,)).with_layers(names) for names in (*together, *alone) if names)
+
+
+def _inside(branches: Mapping[str, Branch], place: Place) -> set[str]:
+    """The operations of a place's branch."""
+    return set() if place.branch is None else set(branches[place.branch].block.nodes)
+
+
+def _having(dimensions: Dimensions, axis: str | None) -> set[str]:
+    """The layers whose weight has an axis of some name."""
+    leaves = [leaf for one, leaf in dimensions.axes().items() if one.name == axis]
+    return {
+        node.name
+        for node in dimensions.program.graph.nodes
+        if is_layer(node)
+        and any(leaf in dim.leaves() for leaf in leaves for dim in dimensions.of[weight_of(node)])
+    }
+
+
 class Search:
     """A nested Program whose submodels are judged, each once.
 
@@ -112,27 +205,40 @@ class Search:
         parent: a nested Program.
         images: (n, channels, height, width) float32, on which predictions are compared.
         cost: what has the budget (`edgevit.submodels.costing`).
+        quantizer: of submodels that are judged as integers; None judges them as floats.
         seed: of mutations.
 
     Attributes:
         parent: as it was given.
         images: likewise, as a tensor.
         cost_of: as `cost` was given.
+        quantizer: as it was given.
         seed: as it was given.
         places: where there is a choice, the cheapest option of each first.
     """
 
-    def __init__(self, parent: Program, images: Array, *, cost: Cost, seed: int = 0) -> None:
-        self.parent, self.cost_of, self.seed = parent, cost, seed
+    def __init__(
+        self,
+        parent: Program,
+        images: Array,
+        *,
+        cost: Cost,
+        quantizer: Quantizer | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.parent, self.cost_of, self.quantizer, self.seed = parent, cost, quantizer, seed
         self.images = torch.from_numpy(np.ascontiguousarray(images))
-        self.places = tuple(map(self._ascending, places_of(parent)))
+        layers = () if quantizer is None else quantizer.layers
+        self.places = tuple(map(self._ascending, places_of(parent, layers)))
         self._random = np.random.default_rng(seed)
         self._expected = predict(Runner(parent), self.images).double()
         self._found: dict[Key, float] = {}
 
     def _ascending(self, place: Place) -> Place:
-        options = sorted(place.options, key=lambda option: self.cost_of(place.named(option)))
-        return replace(place, options=tuple(options))
+        def cost(option: Option) -> int:
+            return self.cost_of(place.named(option), place.kept_float(option))
+
+        return replace(place, options=tuple(sorted(place.options, key=cost)))
 
     @property
     def evaluations(self) -> int:
@@ -141,8 +247,13 @@ class Search:
 
     @property
     def whole(self) -> Key:
-        """Everything as it is in the parent."""
-        return tuple(place.widths[-1] for place in self.places)
+        """Everything as it is in the parent; in integers, where these are judged."""
+        return tuple(place.whole for place in self.places)
+
+    @property
+    def whole_in_float(self) -> Key:
+        """The same without integers, as far as there is a choice."""
+        return tuple(InFloat(place.whole) if place.layers else place.whole for place in self.places)
 
     @property
     def cheapest(self) -> Key:
@@ -151,20 +262,29 @@ class Search:
 
     def cost(self, key: Key) -> int:
         """Of a submodel."""
-        return self.cost_of(self.named(key))
+        return self.cost_of(self.named(key), self.kept_float(key))
 
     def named(self, key: Key) -> dict[str, int | Replacement]:
-        """What a submodel is."""
+        """What a submodel is, whatever its layers compute in."""
         found: dict[str, int | Replacement] = {}
         for place, option in zip(self.places, key, strict=True):
             found |= place.named(option)
         return found
 
+    def kept_float(self, key: Key) -> tuple[str, ...]:
+        """The layers that a submodel leaves float."""
+        pairs = zip(self.places, key, strict=True)
+        return tuple(layer for place, option in pairs for layer in place.kept_float(option))
+
     def divergence(self, key: Key) -> float:
         """KL(parent || submodel) of the predictions, in nats; judged once."""
         if key not in self._found:
-            self._found[key] = self.divergence_of(extract(self.parent, self.named(key)))
+            self._found[key] = self.divergence_of(self._made(key))
         return self._found[key]
+
+    def _made(self, key: Key) -> Program:
+        small = extract(self.parent, self.named(key))
+        return small if self.quantizer is None else self.quantizer(small, self.kept_float(key))
 
     def divergence_of(self, program: Program) -> float:
         """KL(parent || program) of the predictions, in nats."""
@@ -172,7 +292,7 @@ class Search:
 
     def candidate(self, name: str, key: Key) -> Candidate:
         """A submodel with what was judged of it."""
-        return Candidate(name, self.named(key), self.cost(key), self.divergence(key))
+        return Candidate(name, self.named(key), self.kept_float(key), self.cost(key), self.divergence(key))
 
     def solve(self, budget: int, *, count: int = 8) -> list[Key]:
         """The submodels of the least sum of sensitivities within a budget, the best first.
@@ -210,10 +330,14 @@ class Search:
 
     @functools.cached_property
     def _choices(self) -> list[list[Choice]]:
-        """What each option costs above the cheapest of its place, and its sensitivity."""
+        """What each option costs above the cheapest of its place, and its sensitivity.
+
+        Integers are judged among floats: the errors of several places then add up as far as they have nothing
+        to do with each other, where among integers each is lost in the errors of all others.
+        """
         return [
             [
-                Choice(max(savings) - saving, self.divergence(self._with(self.whole, index, option)))
+                Choice(max(savings) - saving, self.divergence(self._with(self.whole_in_float, index, option)))
                 for option, saving in zip(place.options, savings, strict=True)
             ]
             for index, (place, savings) in enumerate(
@@ -277,11 +401,25 @@ class Search:
         return self._filled(found, budget)
 
     def _filled(self, key: Key, budget: int) -> Key:
-        """Dearer options in an order of places that is drawn, as far as the budget goes."""
-        for index in self._random.permutation(len(key)).tolist():
-            options = self.places[index].options
-            dearer = [self._with(key, index, option) for option in options[options.index(key[index]) + 1 :]]
+        """Dearer options in an order of places that is drawn, as far as the budget goes; then floats.
+
+        What is wider and what is float are not weighed against each other here: a narrow place in floats may
+        be dearer than a wide one in integers, and worse.
+        """
+        order = self._random.permutation(len(key)).tolist()
+        for index in order:
+            options, kind = self.places[index].options, isinstance(key[index], InFloat)
+            dearer = [
+                self._with(key, index, option)
+                for option in options[options.index(key[index]) + 1 :]
+                if isinstance(option, InFloat) == kind
+            ]
             key = next((found for found in reversed(dearer) if self.cost(found) <= budget), key)
+        for index in order:
+            option = _in_float(key[index])
+            if option in self.places[index].options:
+                found = self._with(key, index, option)
+                key = found if self.cost(found) <= budget else key
         return key
 
     @property
@@ -315,7 +453,13 @@ def within(search: Search, budget: int, *, solutions: int = 8, evaluations: int 
     solved = search.solve(budget, count=solutions)
     found = search.evolve(solved, budget, evaluations=evaluations)
     spent = search.evaluations
-    others = Search(search.parent, search.images.numpy(), cost=search.cost_of, seed=search.seed)
+    others = Search(
+        search.parent,
+        search.images.numpy(),
+        cost=search.cost_of,
+        quantizer=search.quantizer,
+        seed=search.seed,
+    )
     drawn = others.any_within(budget, min(spent, 4 * _PARENTS))
     evolved = others.evolve(drawn, budget, evaluations=max(0, spent - others.evaluations))
     simple = {
@@ -339,7 +483,7 @@ def frontier(search: Search, *, steps: int = 8) -> list[Candidate]:
         "sensitivities", the least sum of them, "uniform", "rising" and "falling", the cheapest first; none
         twice.
     """
-    least, most = search.cost(search.cheapest), search.cost(search.whole)
+    least, most = search.cost(search.cheapest), max(map(search.cost, (search.whole, search.whole_in_float)))
     found: dict[tuple[str, Key], None] = {}
     for budget in np.linspace(least, most, steps).astype(int).tolist():
         ways = {
