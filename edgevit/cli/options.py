@@ -261,7 +261,7 @@ def shares_of(text: str) -> tuple[float, ...]:
         raise click.UsageError(f"--widths {text}: give shares, such as 0.25,0.5,0.75") from error
 
 
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)B?")
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMG]?)B?")
 
 
 def amount_of(option: str, text: str) -> int:
@@ -271,7 +271,7 @@ def amount_of(option: str, text: str) -> int:
         UsageError: when it is none, or nothing.
     """
     found = _AMOUNT.fullmatch(text.strip())
-    amount = int(float(found[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[found[2]]) if found else 0
+    amount = int(float(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2].upper()]) if found else 0
     if amount < 1:
         raise click.UsageError(f"--{option} {text}: is no amount; write 0.4G, 300M or 3MB")
     return amount
