@@ -8,8 +8,9 @@ Usage: python benchmarks/nested.py [--shared DIR] [--train N] [--epochs N] [--su
 MatFormer; beside it one model for each width alone, on the same images, with the same recipe, for as many
 steps. Then as many submodels as are asked for, a width drawn for each layer, which no step of the training
 ever ran: how far each lies from the line through the trained ones, in accuracy over parameters. All are
-judged on test images that nothing has seen. With --write the table, and the plot beside the document, with
---example the nested Program and its named slices are put where they belong.
+judged on test images that nothing has seen; latency is that of ONNX Runtime on one thread, timed in turns
+with the whole. With --write the table, and the plot beside the document, with --example the nested Program
+and its named slices are put where they belong.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from benchmarks.tables import write_table  # noqa: E402
 from edgevit.graph.capture import capture  # noqa: E402
 from edgevit.graph.program import Program  # noqa: E402
 from edgevit.measured_submodels import train_nested_folder  # noqa: E402
+from edgevit.profiling.relative import all_relative  # noqa: E402
 from edgevit.pruning.dataset import Images, Labels, read_labelled  # noqa: E402
 from edgevit.pruning.loop import TrainingOptions  # noqa: E402
 from edgevit.submodels.extraction import extract  # noqa: E402
@@ -44,7 +46,9 @@ from edgevit.submodels.nesting import Widths, nesting_of  # noqa: E402
 from edgevit.submodels.slices import read_slices, slices_beside  # noqa: E402
 from edgevit.submodels.training import SHARES, NestedOptions  # noqa: E402
 
-HEADER = "| MLP width | parameters | nested, % | by itself, % | difference |\n|---|---|---|---|---|"
+HEADER = (
+    "| MLP width | parameters | latency | nested, % | by itself, % | difference |\n|---|---|---|---|---|---|"
+)
 NAMES = dict(zip(SHARES, ("S", "M", "L", "XL"), strict=True))
 
 
@@ -138,13 +142,15 @@ def measured(task: Task, parent: Program, name: str, several: list[Widths]) -> l
 def table_of(
     task: Task,
     nested: list[tuple[int, float]],
+    latencies: list[float],
     alone: list[float],
     between: list[tuple[int, float]],
 ) -> str:
     """The four widths, and what is said of the submodels between them."""
     rows = [
-        f"| {NAMES[share]} ({share:g}) | {size / 1e6:.3f} M | {top1:.2f} | {own:.2f} | {top1 - own:+.2f} |"
-        for share, (size, top1), own in zip(SHARES, nested, alone, strict=True)
+        f"| {NAMES[share]} ({share:g}) | {size / 1e6:.3f} M | {latency:.2f}x | {top1:.2f} | {own:.2f} "
+        f"| {top1 - own:+.2f} |"
+        for share, (size, top1), latency, own in zip(SHARES, nested, latencies, alone, strict=True)
     ]
     sizes, accuracies = zip(*nested, strict=True)
     apart = np.array([top1 - np.interp(size, sizes, accuracies) for size, top1 in between])
@@ -238,7 +244,10 @@ def main() -> None:
         alone = [
             task.top1(task.trained(f"alone-{share:g}", round(share * HIDDEN), (1.0,))) for share in SHARES
         ]
-        table = table_of(task, nested, alone, between)
+        _, relatives = all_relative(
+            parent, [extract(parent, uniform(parent, share)) for share in SHARES], "onnx"
+        )
+        table = table_of(task, nested, [one.latency for one in relatives], alone, between)
         if options.write:
             write_table(options.write, "nested.py", table)
             draw(options.write.with_name("nested.svg"), nested, alone, between)
