@@ -20,8 +20,9 @@ from edgevit.quant.placing import place
 from edgevit.quant.precision import bit_widths
 from edgevit.submodels.costing import Counted
 from edgevit.submodels.elastic import elastic
+from edgevit.submodels.places import InFloat, Place, places_of
 from edgevit.submodels.precision import levels_left
-from edgevit.submodels.search import InFloat, Place, Search, places_of
+from edgevit.submodels.search import Search
 from tests.pruning.helpers import program_of
 
 

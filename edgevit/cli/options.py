@@ -271,7 +271,9 @@ def amount_of(option: str, text: str) -> int:
         UsageError: when it is none, or nothing.
     """
     found = _AMOUNT.fullmatch(text.strip())
-    amount = int(float(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2].upper()]) if found else 0
+    amount = (
+        int(float(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2].upper()]) if found else 0
+    )
     if amount < 1:
         raise click.UsageError(f"--{option} {text}: is no amount; write 0.4G, 300M or 3MB")
     return amount

@@ -29,7 +29,7 @@ from edgevit.quant.operators import weight_of
 from edgevit.submodels.costing import Counted
 from edgevit.submodels.extraction import extract
 from edgevit.submodels.nesting import Widths
-from edgevit.submodels.search import Option, Place, places_of
+from edgevit.submodels.places import Option, Place, places_of
 
 _NANOSECONDS = 1_000_000
 # Of timed runs, where a device cannot run two artefacts in turns: each is timed once for every other.

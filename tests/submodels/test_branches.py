@@ -22,7 +22,7 @@ from edgevit.submodels.costing import Counted
 from edgevit.submodels.elastic import elastic
 from edgevit.submodels.extraction import extract, masked, refitted
 from edgevit.submodels.nesting import nesting_of
-from edgevit.submodels.search import places_of
+from edgevit.submodels.places import places_of
 from tests.conformance import program_of as zoo_program
 from tests.pruning.helpers import program_of
 from tests.pruning.patterns import learned, patterns

@@ -33,8 +33,9 @@ from edgevit.recipe import QuantizeRecipe
 from edgevit.submodels.costing import Bytes
 from edgevit.submodels.elastic import elastic
 from edgevit.submodels.extraction import extract
+from edgevit.submodels.places import InFloat, places_of
 from edgevit.submodels.precision import Quantizer, levels_left
-from edgevit.submodels.search import InFloat, Search, frontier, places_of, within
+from edgevit.submodels.search import Search, frontier, within
 from tests.pruning.helpers import program_of
 from tests.submodels.helpers import logits
 

@@ -14,7 +14,8 @@ from edgevit.graph.program import Program
 from edgevit.submodels.costing import Counted
 from edgevit.submodels.elastic import elastic
 from edgevit.submodels.extraction import extract
-from edgevit.submodels.search import Search, places_of, within
+from edgevit.submodels.places import places_of
+from edgevit.submodels.search import Search, within
 from tests.pruning.helpers import program_of
 
 
