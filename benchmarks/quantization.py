@@ -168,12 +168,12 @@ def bench(name: str, model: Model, peers: Sequence[Peer], folder: Path) -> str:
     for peer in peers:
         made.append(quantize(peer, floats, model.calib, folder))
         print(f"{name}: {peer.name}: {made[-1].failure or 'done'}", file=sys.stderr, flush=True)
-    rows: list[Row] = []
+    rows: dict[int, Row] = {}
     for suffix in FORMAT_OF:
-        mine = [item for item, peer in zip(made, peers, strict=True) if peer.writes == suffix]
-        rows += measure(mine, floats[suffix], model.images, model.labels)
-    by_name = {row.candidate.name: row for row in rows}
-    return "\n".join([HEADER, *(by_name[peer.name].markdown(name) for peer in peers)])
+        places = [place for place, peer in enumerate(peers) if peer.writes == suffix]
+        measured = measure([made[place] for place in places], floats[suffix], model.images, model.labels)
+        rows |= dict(zip(places, measured, strict=True))
+    return "\n".join([HEADER, *(rows[place].markdown(name) for place in sorted(rows))])
 
 
 def main() -> None:

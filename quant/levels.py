@@ -14,6 +14,7 @@ from edgevit.quant.operators import (
     FIXED,
     FUSED_ACTIVATIONS,
     MOVES,
+    PRODUCTS,
     input_of,
     is_activation,
     is_layer,
@@ -78,7 +79,7 @@ def with_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
     """
     result = dict(levels)
     for node in graph.nodes:
-        sources = _activations(node) if is_call(node, MOVES) else []
+        sources = sources_of(node) if is_call(node, MOVES) else []
         if sources and all(gives_integers(source, result) for source in sources):
             result[node.name] = Level.INTEGER
         if any(_can_absorb(source, node) for source in _integer_sources(node, result)):
@@ -89,19 +90,36 @@ def with_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
 
 
 def without(graph: Graph, levels: Levels, layer: str) -> dict[str, Level]:
-    """The levels with one layer float, and with it what it absorbs and what only moves its output.
+    """The levels with one layer float, and with it what would be integer for nothing then.
 
-    No value needs a grid afterwards that needed none before.
+    That is what it absorbs, what only moves its output, and what has floats alone before or behind it, and
+    had integers at both sides. No value needs a grid afterwards that needed none before.
     """
     result = {name: level for name, level in levels.items() if name != layer}
-    for node in graph.nodes:
-        sources = _activations(node) if is_call(node, MOVES) else []
-        moved = any(gives_integers(source, levels) for source in sources)
-        if moved and not any(gives_integers(source, result) for source in sources):
-            result.pop(node.name, None)
-        if _follows_absorbed(node, levels) and node.all_input_nodes[0].name == layer:
-            result.pop(node.name, None)
+    while lost := [node.name for node in graph.nodes if node.name in result and _lost(node, levels, result)]:
+        for name in lost:
+            del result[name]
     return result
+
+
+def _lost(node: Node, before: Levels, after: Levels) -> bool:
+    """Whether an integer operation has lost what made it worth while."""
+    if is_layer(node) or is_call(node, PRODUCTS):
+        return False
+    if _follows_absorbed(node, before):
+        return not _follows_absorbed(node, after)
+    if is_call(node, MOVES):
+        return _reads_any(node, before) and not _reads_any(node, after)
+    return _is_between(node, before) and not _is_between(node, after)
+
+
+def _reads_any(node: Node, levels: Levels) -> bool:
+    return any(gives_integers(source, levels) for source in sources_of(node))
+
+
+def _is_between(node: Node, levels: Levels) -> bool:
+    """Whether it has integers at both sides."""
+    return _reads_any(node, levels) and any(is_read_as_integer(node, user, levels) for user in node.users)
 
 
 def computes_integers(node: Node, levels: Levels) -> bool:
@@ -113,7 +131,7 @@ def without_idle_moves(graph: Graph, levels: Levels) -> dict[str, Level]:
     """The levels with every move float that has no integers to move."""
     result = dict(levels)
     for node in graph.nodes:
-        sources = _activations(node) if is_call(node, MOVES) else []
+        sources = sources_of(node) if is_call(node, MOVES) else []
         if sources and not any(gives_integers(source, result) for source in sources):
             result.pop(node.name, None)
     return result
@@ -159,10 +177,10 @@ def _moved(node: Node, levels: Levels) -> list[Node]:
     """The values whose integers an integer move only puts elsewhere."""
     if not (is_call(node, MOVES) and gives_integers(node, levels)):
         return []
-    sources = _activations(node)
+    sources = sources_of(node)
     # The parts of a split are read through a tuple, which is no tensor itself.
     return [
-        origin for source in sources for origin in (_activations(source) if _is_tuple(source) else [source])
+        origin for source in sources for origin in (sources_of(source) if _is_tuple(source) else [source])
     ]
 
 
@@ -174,7 +192,8 @@ def _dictated(node: Node, levels: Levels) -> set[ActivationGrid | None]:
     return {grid for source in sources for grid in _dictated(source, levels)}
 
 
-def _activations(node: Node) -> list[Node]:
+def sources_of(node: Node) -> list[Node]:
+    """The tensors that a node reads, and the tuples of tensors."""
     return [source for source in node.all_input_nodes if _is_tuple(source) or is_activation(source)]
 
 

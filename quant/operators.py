@@ -86,6 +86,9 @@ POINTWISE = frozenset(
     }
 )
 
+# No integer runtime knows it; `edgevit.quant.silu` makes a sigmoid and a product of it, which they do.
+SPELLED_OUT = frozenset({aten.silu.default})
+
 # Kernels that give one grid and no other, whatever their input.
 FIXED: dict[object, ActivationGrid] = {
     aten.sigmoid.default: UNIT_INTERVAL,
@@ -175,7 +178,7 @@ def channel_dim(node: Node, rank: int) -> int:
 
 def can_be_integer(node: Node) -> bool:
     """Whether integer runtimes have a kernel for the node."""
-    return is_layer(node) or is_call(node, PRODUCTS | MOVES | POINTWISE)
+    return is_layer(node) or is_call(node, PRODUCTS | MOVES | POINTWISE | SPELLED_OUT)
 
 
 def is_activation(value: object) -> bool:

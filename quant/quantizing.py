@@ -19,7 +19,6 @@ from edgevit.graph.costs import macs_by_node
 from edgevit.graph.devices import moved, on
 from edgevit.graph.program import Array, Program
 from edgevit.graph.rewrites import prepare_for_export
-from edgevit.graph.rewrites.spell_out_silu import spell_out_silu
 from edgevit.graph.running import spread
 from edgevit.graph.weights import digest
 from edgevit.progress import track
@@ -45,6 +44,7 @@ from edgevit.quant.ranges import Granularity, SchemeChoice, start
 from edgevit.quant.reconstruct import BlockResult, Reconstruction
 from edgevit.quant.search import Search, SearchOptions
 from edgevit.quant.sensitivity import LayerSensitivity, sensitivities
+from edgevit.quant.silu import spell_out_silu
 from edgevit.quant.simulation import Simulation
 from edgevit.quant.sparing import bargains, outliers
 from edgevit.quant.widening import Widening
@@ -245,10 +245,9 @@ def _draft(
     remarks = check_weights(program)
     placement = options.placement or default_placement(bits)
     prepared = prepare_for_export(program)
-    if placement == "full":
-        prepared = spell_out_silu(prepared)
     if levels is None:
         levels = place(prepared.graph, placement, bits, options.exclude)
+    prepared, levels = spell_out_silu(prepared, levels)
     if gains is not None:
         _check_gains(prepared.graph, levels, gains)
     observed = _observe(prepared, levels, calibration)

@@ -17,6 +17,7 @@ from edgevit.quant.levels import Level, groups, with_moves
 from edgevit.quant.observation import observe
 from edgevit.quant.operators import can_be_integer, is_layer, reads_tokens, weight_of
 from edgevit.quant.placing import place
+from edgevit.quant.silu import spell_out_silu
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import start
 from edgevit.quant.widening import Widening
@@ -59,6 +60,7 @@ def quantized(
     if everything:
         levels |= {n.name: Level.INTEGER for n in program.graph.nodes if can_be_integer(n)}
         levels = with_moves(program.graph, levels)
+    program, levels = spell_out_silu(program, levels)
     runner = Runner(program)
     weights = {}
     for node in program.graph.nodes:

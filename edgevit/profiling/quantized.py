@@ -8,6 +8,8 @@ or fails to fuse, is in the figure.
 
 from __future__ import annotations
 
+import math
+import operator
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +29,23 @@ from edgevit.profiling.turns import medians_in_turns
 from edgevit.progress import track
 from edgevit.quant.dynamic import DYNAMIC_BITS
 from edgevit.quant.insertion import insert_quantizers
-from edgevit.quant.levels import Level, Levels, groups, with_moves
+from edgevit.quant.enclosing import with_enclosed
+from edgevit.quant.levels import Level, Levels, groups
 from edgevit.quant.observation import Observed
 from edgevit.quant.operators import is_layer, weight_of
 from edgevit.quant.placing import excluded
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import start
+from edgevit.quant.silu import spell_out_silu
 
 # A gain below this share of the float model's time is within the noise of the measurement.
 _SMALLEST_GAIN = 0.005
+# So much slower a plan may be that rounds less: what tells two plans apart that are as near is chance, while
+# what a rounding costs in accuracy is sure.
+_ABOUT = 0.05
+
+# The level of each region, in their order.
+Plan = tuple[Level, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,8 @@ class MeasuredPlacement:
         float_ms: median time of the float artefact, one thread.
         candidates: every region at every level.
         ratio: time of the chosen placement relative to float; not below 1 where float itself is fastest.
-        levels: the chosen one, by node name of the prepared graph: the fastest with integers in it.
+        levels: the chosen one, by node name of the prepared graph: of those with integers in them the fastest,
+            or one that rounds less and is about as fast.
     """
 
     format: str
@@ -86,6 +97,8 @@ def measure_placement(
     program: Program, *, to: str, bits: BitWidths, exclude: Sequence[str] = ()
 ) -> MeasuredPlacement:
     """Choose the placement of integers that is fastest on this machine, on one thread.
+
+    What stands between integers is integer, too (`edgevit.quant.enclosing`), in all that is measured.
 
     Scales do not change how long a kernel takes, so that no calibration is needed here.
 
@@ -191,8 +204,8 @@ class _Bench:
         return taken / self.float_ms
 
     def settled(self, levels: Mapping[str, Level]) -> dict[str, Level]:
-        """The levels, with what only moves integers."""
-        return with_moves(self.program.graph, levels)
+        """The levels, with what stands between integers."""
+        return with_enclosed(self.program.graph, levels)
 
     def _written(self, program: Program, name: str) -> Path:
         path = self.folder / name / self.format.file
@@ -204,36 +217,76 @@ class _Bench:
 def _fastest(
     bench: _Bench, regions: Mapping[str, list[str]], ratios: Mapping[tuple[str, Level], float]
 ) -> tuple[Levels, float]:
-    """The best of three kinds of plan, each measured as a whole.
+    """The best of some plans, each measured as a whole, and made better kind by kind.
 
-    Every region at its own best level; every kind of layer at its best level, whatever the resolution,
-    which is steadier where the regions are small; everything in integers.
+    A region alone has borders that it does not have beside others in integers. So beside every region at its
+    own best level, and every kind of layer at its best whatever the resolution, which is steadier where the
+    regions are small, there are two plans without floats: each kind at its best level, and all INTEGER.
     """
     by_region = {
         name: {level: 1 - ratio for (region, level), ratio in ratios.items() if region == name}
         for name in regions
     }
     by_kind = {name: _sums(_kind(name), by_region) for name in regions}
-    everything = {name: dict.fromkeys(list(gains)[-1:], 1.0) for name, gains in by_region.items()}
-    plans = [_plan(regions, gains) for gains in (by_region, by_kind, everything)]
-    measured = [(bench.ratio(plan), plan) for plan in plans if plan]
-    ratio, plan = min(measured, key=lambda item: item[0])
-    return bench.settled(plan), ratio
+    integers = (Level.INTEGER,) * len(regions)
+    tried: dict[Plan, float] = {}
+
+    def measured(plan: Plan) -> float:
+        if plan not in tried:
+            tried[plan] = bench.ratio(_by_layer(regions, plan))
+        return tried[plan]
+
+    plans = [_best(by_region), _best(by_kind), _best(by_kind, least=-math.inf), integers]
+    best = min((plan for plan in plans if any(plan)), key=measured)
+    for kind, gains in {_kind(name): gains for name, gains in by_kind.items()}.items():
+        for level in (Level.FLOAT, *gains):
+            changed = tuple(
+                level if _kind(name) == kind else old for name, old in zip(regions, best, strict=True)
+            )
+            if any(changed) and measured(changed) < tried[best] - _SMALLEST_GAIN:
+                best = changed
+    chosen = _least_rounded(tried, [len(layers) for layers in regions.values()])
+    return bench.settled(_by_layer(regions, chosen)), tried[chosen]
+
+
+def _least_rounded(tried: Mapping[Plan, float], layers: Sequence[int]) -> Plan:
+    """Of the plans that are about as fast as the fastest, the one that rounds least.
+
+    Args:
+        tried: times by plan, relative to float.
+        layers: of each region, how many it has.
+    """
+    fastest = min(tried.values())
+    # Not so slow that nothing is gained, if anything is.
+    enough = min(fastest * (1 + _ABOUT), max(fastest, 1 - 2 * _SMALLEST_GAIN))
+    fast = [plan for plan, ratio in tried.items() if ratio <= enough]
+    # A higher level rounds more of what its layer reads and gives.
+    return min(fast, key=lambda plan: (sum(map(operator.mul, plan, layers)), tried[plan]))
+
+
+def _best(gains: Mapping[str, Mapping[Level, float]], *, least: float = _SMALLEST_GAIN) -> Plan:
+    """Every region at the level that gains most, float where none gains enough."""
+    found = [max(levels, key=lambda level: levels[level]) for levels in gains.values()]
+    return tuple(
+        level if levels[level] > least else Level.FLOAT
+        for level, levels in zip(found, gains.values(), strict=True)
+    )
+
+
+def _by_layer(regions: Mapping[str, list[str]], plan: Plan) -> dict[str, Level]:
+    """The levels of layers, those that stay float left out."""
+    return {
+        layer: level
+        for layers, level in zip(regions.values(), plan, strict=True)
+        for layer in layers
+        if level != Level.FLOAT
+    }
 
 
 def _sums(kind: str, gains: Mapping[str, Mapping[Level, float]]) -> dict[Level, float]:
     """What a kind of layer gains at each level in all its regions together."""
     alike = [found for region, found in gains.items() if _kind(region) == kind]
     return {level: sum(found[level] for found in alike) for level in alike[0]}
-
-
-def _plan(regions: Mapping[str, list[str]], gains: Mapping[str, Mapping[Level, float]]) -> dict[str, Level]:
-    plan: dict[str, Level] = {}
-    for name, layers in regions.items():
-        level = max(gains[name], key=lambda item: gains[name][item])
-        if gains[name][level] > _SMALLEST_GAIN:
-            plan |= dict.fromkeys(layers, level)
-    return plan
 
 
 def _kind(region: str) -> str:
@@ -271,6 +324,7 @@ def with_levels(program: Program, levels: Levels, bits: BitWidths) -> Program:
         bits: of weights and activations.
     """
     levels = {node.name: levels[node.name] for node in program.graph.nodes if node.name in levels}
+    program, levels = spell_out_silu(program, levels)
     anything = Observed(-4.0, 4.0, -torch.ones(1), torch.ones(1))
     observed = {name: anything for group in groups(program.graph, levels) for name in group.values}
     return insert_quantizers(program, start(program, levels, observed, bits))

@@ -17,6 +17,7 @@ from edgevit.quant.observation import Observed, observe
 from edgevit.quant.operators import is_layer
 from edgevit.quant.precision import BitWidths
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
+from edgevit.quant.silu import spell_out_silu
 
 
 def levels_left(program: Program, levels: Levels, kept_float: Collection[str]) -> Levels:
@@ -61,11 +62,11 @@ class Quantizer:
         self.layers = integer_layers(parent, levels)
         self._levels, self._bits, self._images = levels, bits, images
         self._granularity, self._scheme = granularity, scheme
-        self._observed = self._seen(parent, levels, {})
+        self._observed = self._seen(*spell_out_silu(parent, levels), {})
 
     def __call__(self, program: Program, kept_float: Collection[str] = ()) -> Program:
         """A submodel in integers, but for some of its layers."""
-        levels = levels_left(program, self._levels, kept_float)
+        program, levels = spell_out_silu(program, levels_left(program, self._levels, kept_float))
         observed = self._observed | self._seen(program, levels, self._observed)
         quantization = start(
             program, levels, observed, self._bits, granularity=self._granularity, scheme=self._scheme

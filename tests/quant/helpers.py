@@ -20,6 +20,7 @@ from edgevit.quant.observation import Observed, observe
 from edgevit.quant.placing import place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import start
+from edgevit.quant.silu import spell_out_silu
 from edgevit.quant.simulation import Simulation
 from tests.rewrites.helpers import program_of
 
@@ -66,7 +67,7 @@ def started(
 ) -> Started:
     program = model if isinstance(model, Program) else prepared(model)
     bits = bit_widths(precision)
-    levels = place(program.graph, placement, bits)
+    program, levels = spell_out_silu(program, place(program.graph, placement, bits))
     names = [name for group in groups(program.graph, levels) for name in group.values]
     observed = observe(program, images(), names)
     return Started(program, levels, observed, start(program, levels, observed, bits, **options))
