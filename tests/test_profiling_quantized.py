@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,13 @@ from tests.rewrites.helpers import program_of
 INPUTS, INTEGER = Level.INPUTS, Level.INTEGER
 W8A8 = bit_widths("w8a8")
 IMAGES = np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype(np.float32)
-REGIONS = {
-    "linear on 16 tokens": ["a", "b"],
-    "linear on one vector": ["head"],
-    "dense convolution at 4x4": ["c"],
-}
+
+
+def layers_of(program: Program, placement: MeasuredPlacement) -> dict[str, Level]:
+    """The levels of the layers alone."""
+    nodes = prepare_for_export(program).graph.nodes
+    names = [node.name for node in nodes if is_layer(node)]
+    return {name: placement.levels[name] for name in names if name in placement.levels}
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +60,14 @@ def measured(tiny_program, few_runs):
 
 @pytest.fixture
 def ratios(monkeypatch):
-    """Instead of measuring: every artefact takes as long as its float counterpart times the next number."""
+    """Instead of measuring: an artefact takes as long as its float counterpart times what is said of it."""
 
     def unwritten(bench: measuring._Bench, _: Program, name: str) -> Path:
-        (path := bench.folder / name).touch()
-        return path
+        return bench.folder / name
 
-    def give(*numbers: float) -> list[int]:
-        left = list(numbers)
-        monkeypatch.setattr(measuring, "medians_in_turns", lambda _: [2.0, 2.0 * left.pop(0)])
+    def give(ratio: Callable[[Mapping[str, Level]], float]) -> None:
         monkeypatch.setattr(measuring._Bench, "_written", unwritten)
-        return left
+        monkeypatch.setattr(measuring._Bench, "ratio", lambda _, levels: ratio(levels))
 
     return give
 
@@ -144,47 +144,67 @@ class TestMeasuring:
 
 
 class TestChoosing:
-    def test_the_fastest_plan_is_chosen(self, tiny_program, ratios):
-        # The regions at each level; then the plans: by region, by kind, everything.
-        left = ratios(1.1, 0.8, 0.9, 0.99, 1.0, 0.75, 0.7, 1.3)
-        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
-        assert left == []
-        assert [item.ratio for item in found.candidates] == [1.1, 0.8, 0.9, 0.99, 1.0]
-        assert [item.chosen for item in found.candidates] == [False, True, False, True, False]
-        assert found.ratio == 0.7
-        assert found.pays
-        layers = [n.name for n in prepare_for_export(tiny_program).graph.nodes if is_layer(n)]
-        assert {name: found.levels.get(name) for name in layers} == {
-            "conv2d": None,
-            "linear": INPUTS,
-            "linear_1": INPUTS,
+    def test_every_region_has_the_level_that_gains_most(self, tiny_program, ratios):
+        taken = {
+            ("conv2d", INTEGER): 0.1,
+            **{("linear", INPUTS): -0.2, ("linear", INTEGER): -0.1},
+            **{("linear_1", INPUTS): -0.01, ("linear_1", INTEGER): 0.0},
         }
+        ratios(lambda levels: 1 + sum(taken[item] for item in levels.items()))
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert [item.ratio for item in found.candidates] == pytest.approx([1.1, 0.8, 0.9, 0.99, 1.0])
+        assert [item.chosen for item in found.candidates] == [False, True, False, True, False]
+        assert found.ratio == pytest.approx(0.79)
+        assert found.pays
+        assert layers_of(tiny_program, found) == {"linear": INPUTS, "linear_1": INPUTS}
+
+    def test_regions_that_pay_only_together_are_integers_together(self, tiny_program, ratios):
+        ratios(lambda levels: 0.7 if set(levels.values()) == {INTEGER} and len(levels) == 3 else 1.2)
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert found.ratio == 0.7
+        assert layers_of(tiny_program, found) == dict.fromkeys(["conv2d", "linear", "linear_1"], INTEGER)
+
+    def test_a_kind_that_costs_time_among_integers_goes_back(self, tiny_program, ratios):
+        # No region pays alone, and of all together the convolution costs something.
+        def ratio(levels: Mapping[str, Level]) -> float:
+            linears = {"linear", "linear_1"} <= levels.keys()
+            return (0.8 if linears else 1.1) + 0.1 * ("conv2d" in levels)
+
+        ratios(ratio)
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert found.ratio == 0.8
+        assert layers_of(tiny_program, found) == dict.fromkeys(["linear", "linear_1"], INPUTS)
+
+    def test_of_plans_about_as_fast_the_one_that_rounds_least_is_chosen(self, tiny_program, ratios):
+        def ratio(levels: Mapping[str, Level]) -> float:
+            return 1.5 - 0.33 * len(levels) + 0.01 * (levels.get("linear") == INPUTS)
+
+        ratios(ratio)
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert found.ratio == pytest.approx(0.52)
+        assert layers_of(tiny_program, found)["linear"] == INPUTS
+
+    def test_what_rounds_less_and_is_slower_than_float_is_not(self, tiny_program, ratios):
+        ratios(lambda levels: 0.98 if set(levels.values()) == {INTEGER} else 1.01)
+        found = measure_placement(tiny_program, to="onnx", bits=W8A8)
+        assert found.ratio == 0.98
+        assert found.pays
 
     def test_where_float_is_fastest_it_is_said(self, tiny_program, ratios):
-        # No plan but everything is left to measure.
-        left = ratios(1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
+        ratios(lambda levels: 1.0 + 0.2 * len(levels))
         found = measure_placement(tiny_program, to="onnx", bits=W8A8)
-        assert left == []
         assert not found.pays
-        assert found.ratio == 1.6
-        assert set(found.levels.values()) == {INTEGER}
+        assert found.ratio > 1
+        assert found.levels
 
     def test_excluded_layers_are_in_no_region(self, tiny_program, ratios):
-        ratios(0.9, 0.9, 0.9, 0.9, 0.9, 0.9)
+        ratios(lambda _: 0.9)
         found = measure_placement(tiny_program, to="onnx", bits=W8A8, exclude=["qkv"])
         assert [item.region for item in found.candidates] == [
             "dense convolution at 4x4",
             *["linear on one vector"] * 2,
         ]
         assert "linear" not in found.levels
-
-    def test_a_plan_takes_of_each_region_the_best_level_that_gains(self):
-        gains = {
-            "linear on 16 tokens": {INPUTS: 0.02, INTEGER: 0.1},
-            "linear on one vector": {INPUTS: 0.004, INTEGER: -0.2},
-            "dense convolution at 4x4": {INTEGER: 0.01},
-        }
-        assert measuring._plan(REGIONS, gains) == {"a": INTEGER, "b": INTEGER, "c": INTEGER}
 
     def test_a_kind_gains_what_its_regions_gain_together(self):
         gains = {
