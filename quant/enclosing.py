@@ -1,4 +1,4 @@
-"""What stands between integers: operations that need no conversion at either side once they are integers too."""
+"""What stands between integers: operations that convert nothing at either side once they are integers."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ def spell_out_silu(program: Program, levels: Levels) -> tuple[Program, dict[str,
     """
     editor, result = Editor(program), dict(levels)
     found = [
-        node
-        for node in calls(editor.graph, [aten.silu.default])
-        if level_of(node, levels) == Level.INTEGER
+        node for node in calls(editor.graph, [aten.silu.default]) if level_of(node, levels) == Level.INTEGER
     ]
     for node in found:
         source = node.args[0]

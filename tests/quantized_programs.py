@@ -17,9 +17,9 @@ from edgevit.quant.levels import Level, groups, with_moves
 from edgevit.quant.observation import observe
 from edgevit.quant.operators import can_be_integer, is_layer, reads_tokens, weight_of
 from edgevit.quant.placing import place
-from edgevit.quant.silu import spell_out_silu
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.ranges import start
+from edgevit.quant.silu import spell_out_silu
 from edgevit.quant.widening import Widening
 from tests.rewrites.helpers import program_of
 from tests.zoo import example

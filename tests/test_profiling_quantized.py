@@ -147,8 +147,10 @@ class TestChoosing:
     def test_every_region_has_the_level_that_gains_most(self, tiny_program, ratios):
         taken = {
             ("conv2d", INTEGER): 0.1,
-            **{("linear", INPUTS): -0.2, ("linear", INTEGER): -0.1},
-            **{("linear_1", INPUTS): -0.01, ("linear_1", INTEGER): 0.0},
+            ("linear", INPUTS): -0.2,
+            ("linear", INTEGER): -0.1,
+            ("linear_1", INPUTS): -0.01,
+            ("linear_1", INTEGER): 0.0,
         }
         ratios(lambda levels: 1 + sum(taken[item] for item in levels.items()))
         found = measure_placement(tiny_program, to="onnx", bits=W8A8)

@@ -28,8 +28,8 @@ from edgevit.profiling.relative import TIMED
 from edgevit.profiling.turns import medians_in_turns
 from edgevit.progress import track
 from edgevit.quant.dynamic import DYNAMIC_BITS
-from edgevit.quant.insertion import insert_quantizers
 from edgevit.quant.enclosing import with_enclosed
+from edgevit.quant.insertion import insert_quantizers
 from edgevit.quant.levels import Level, Levels, groups
 from edgevit.quant.observation import Observed
 from edgevit.quant.operators import is_layer, weight_of
@@ -77,8 +77,8 @@ class MeasuredPlacement:
         float_ms: median time of the float artefact, one thread.
         candidates: every region at every level.
         ratio: time of the chosen placement relative to float; not below 1 where float itself is fastest.
-        levels: the chosen one, by node name of the prepared graph: of those with integers in them the fastest,
-            or one that rounds less and is about as fast.
+        levels: the chosen one, by node name of the prepared graph: the fastest with integers in it, or one
+            that rounds less and is about as fast.
     """
 
     format: str

@@ -14,6 +14,7 @@ from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
 from edgevit.quant import presteps, quantizing
+from edgevit.quant.enclosing import with_enclosed
 from edgevit.quant.floor import Floor
 from edgevit.quant.insertion import decomposed, is_quantized
 from edgevit.quant.levels import Level
@@ -135,6 +136,18 @@ def test_levels_that_are_given_take_the_place_of_a_placement():
     result = run(levels=levels)
     assert result.levels == levels
     assert [is_layer_with_integers(node) for node in layers(result.program)] == [True, True, False]
+
+
+def test_a_silu_among_integers_is_computed_in_integers():
+    program = program_of(seeded(lambda: Net(nn.SiLU)), SHAPE)
+    graph = prepare_for_export(program).graph
+    silu = next(node.name for node in graph.nodes if "silu" in str(node.target))
+    levels = with_enclosed(graph, {node.name: Level.INTEGER for node in layers(prepare_for_export(program))})
+    assert silu in levels
+    result = run(program, levels=levels)
+    assert result.levels == {**levels, f"{silu}_sigmoid": Level.INTEGER}
+    reads = {named(result.program, "sigmoid").args[0], *named(result.program, "mul").args}
+    assert {node.target for node in reads} == {decomposed.dequantize_per_tensor.default}
 
 
 @pytest.mark.parametrize("other", [{"placement": "full"}, {"exclude": ["stem"]}], ids=str)

@@ -22,6 +22,7 @@ from edgevit.graph.predictions import divergence, predict
 from edgevit.graph.program import Program
 from edgevit.graph.running import Runner
 from edgevit.measured_budgets import search_file
+from edgevit.quant.enclosing import with_enclosed
 from edgevit.quant.insertion import insert_quantizers
 from edgevit.quant.levels import Level, Levels, groups
 from edgevit.quant.observation import observe
@@ -46,8 +47,9 @@ _BLANK = 2
 class Net(nn.Module):
     """Two residual MLPs; of the patches' embedding those weights are huge that read what no image has."""
 
-    def __init__(self, *, outlier: float = 0.0) -> None:
+    def __init__(self, *, outlier: float = 0.0, silu: bool = False) -> None:
         super().__init__()
+        self.act = nn.SiLU() if silu else nn.ReLU()
         self.embed = nn.Conv2d(3, 16, 4, 4)
         self.first = nn.ModuleList(nn.Linear(16, 32) for _ in range(2))
         self.second = nn.ModuleList(nn.Linear(32, 16) for _ in range(2))
@@ -58,7 +60,7 @@ class Net(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         tokens = self.embed(image).flatten(2).transpose(1, 2)
         for first, second in zip(self.first, self.second, strict=True):
-            tokens = tokens + 4 * second(first(tokens).relu())
+            tokens = tokens + 4 * second(self.act(first(tokens)))
         return self.head(tokens.mean(1))
 
 
@@ -70,9 +72,9 @@ def images() -> torch.Tensor:
 
 
 @functools.cache
-def nested(outlier: float = 0.0) -> Program:
+def nested(outlier: float = 0.0, *, silu: bool = False) -> Program:
     torch.manual_seed(0)
-    program = program_of(Net(outlier=outlier), (3, 8, 8))
+    program = program_of(Net(outlier=outlier, silu=silu), (3, 8, 8))
     plain = Preprocessing(input_size=(8, 8), resize_to=None, mean=(0.0,) * 3, std=(1.0,) * 3)
     program = Program(program.exported, program.card.model_copy(update={"preprocessing": plain}))
     return elastic(program, images().numpy(), shares=(0.25, 0.5), replacements=("skip", "linear")).program
@@ -201,6 +203,21 @@ def test_what_stands_in_for_a_branch_is_looked_at_itself(stand):
     made = quantizer(parent, precision="w8a8", placement="full")
     found = predict(Runner(made(small)), images())
     assert float(divergence(predict(Runner(small), images()), found)) < 1e-2
+
+
+def test_a_silu_in_integers_is_on_the_grid_of_its_parents():
+    parent, bits = nested(silu=True), bit_widths("w8a8")
+    levels = with_enclosed(parent.graph, dict.fromkeys(layers_of(parent), Level.INTEGER))
+    silus = [node.name for node in parent.graph.nodes if "silu" in str(node.target)]
+    assert set(silus) <= levels.keys()
+    made = Quantizer(parent, levels, bits, images())
+    # The second branch is all that is left.
+    small = extract(parent, {places_of(parent)[0].branch: "skip"})
+    grids = []
+    for program in (made(parent), made(small)):
+        (pair,) = next(node for node in program.exported.graph.nodes if node.name == silus[1]).users
+        grids.append(pair.args[1:])
+    assert grids[0] == grids[1]
 
 
 def test_a_layer_that_is_left_float_takes_with_it_what_only_moves_its_integers():
