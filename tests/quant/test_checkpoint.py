@@ -59,7 +59,7 @@ def assert_same(left: QuantizeResult, right: QuantizeResult) -> None:
         (Net, {"placement": "inputs"}),
         (Net, {"precision": "w8", "placement": None}),
         (Tokens, {"precision": "w4a8", "placement": "layers"}),
-        (Tokens, {}),
+        pytest.param(Tokens, {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -73,6 +73,7 @@ def test_a_run_that_goes_on_gives_the_bits_of_one_that_never_stopped(monkeypatch
         assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_run_can_be_interrupted_again_and_again(monkeypatch, tmp_path):
     path = tmp_path / "a.checkpoint"
     whole = run(TwoLayers)

@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
     assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
 
 
-@pytest.mark.parametrize("placement", ["inputs", "full"])
+@pytest.mark.parametrize("placement", [pytest.param("inputs", marks=pytest.mark.slow), "full"])
 @pytest.mark.parametrize("model", PROGRAMS)
 def test_going_on_behind_any_block_gives_the_bits_of_a_run_that_never_stopped(model, placement):
     found = started(PROGRAMS[model], placement, "w4a4")

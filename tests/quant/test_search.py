@@ -68,7 +68,7 @@ def bridges(program) -> list[Block]:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("placement", ["inputs", "full"])
+@pytest.mark.parametrize("placement", [pytest.param("inputs", marks=pytest.mark.slow), "full"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_step_lowers_or_keeps_the_weighted_error_at_its_place(monkeypatch, model, placement, whole):
     program = PROGRAMS[model]
