@@ -11,7 +11,7 @@ from edgevit.quant.operators import MOVES, POINTWISE, SPELLED_OUT
 
 aten = torch.ops.aten
 
-# Not softmax, nor products of two activations: the border between them and floats costs less than they lose.
+# Products of two activations and softmax are integers only where a placement says so.
 _CANDIDATES = (MOVES | POINTWISE | SPELLED_OUT) - {aten.softmax.int}
 
 
