@@ -23,6 +23,8 @@ from edgevit.quant.simulation import Simulation
 
 # Images on which the importance of outputs is measured.
 _IMPORTANCE_IMAGES = 64
+# So many of them run at once: every value of the network is kept for its gradient.
+_IMPORTANCE_BATCH = 8
 # Images on which a block's damage is.
 _DAMAGE_IMAGES = 64
 
@@ -136,15 +138,27 @@ class Reconstruction:
     def _all(
         self, values: Values, wanted: Sequence[str], *, quantized: bool, inputs: Sequence[str] | None = None
     ) -> Values:
-        """Wanted values of all images, a batch at a time."""
-        parts: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
-        with torch.no_grad():
-            for start in range(0, len(self.images), BATCH):
-                names = values if inputs is None else inputs
-                given = {name: values[name][start : start + BATCH] for name in names}
-                for name, value in self._run(given, wanted, quantized=quantized).items():
-                    parts[name].append(value)
-        return {name: torch.cat(found) for name, found in parts.items()}
+        """Wanted values of all images."""
+        given = values if inputs is None else {name: values[name] for name in inputs}
+        found: Values = {}
+        for rows, part in self._by_batch(given, wanted, quantized=quantized):
+            for name, value in part.items():
+                # Filled in place: joined at the end, all of it would lie in memory twice.
+                if name not in found:
+                    found[name] = value.new_empty(len(self.images), *value.shape[1:])
+                found[name][rows] = value
+        return found
+
+    def _by_batch(
+        self, values: Values, wanted: Sequence[str], *, quantized: bool
+    ) -> Iterator[tuple[slice, Values]]:
+        """Wanted values of some images after the other, and which images they are of."""
+        for start in range(0, len(self.images), BATCH):
+            rows = slice(start, min(start + BATCH, len(self.images)))
+            with torch.no_grad():
+                given = {name: value[rows] for name, value in values.items()}
+                found = self._run(given, wanted, quantized=quantized)
+            yield rows, found
 
     def _run(self, given: Mapping[str, torch.Tensor], wanted: Sequence[str], *, quantized: bool) -> Values:
         batch = len(next(iter(given.values())))
@@ -160,14 +174,28 @@ class Reconstruction:
         """Squared error, weighted by importance, relative to the targets' own weighted square."""
         errors = []
         for name, target in targets.items():
-            weight = self._importance[name]
-            size = (target.square() * weight).mean().clamp_min(1e-12)
-            errors.append(((found[name] - target).square() * weight).mean() / size)
+            error, size = self._squares(name, found[name], target)
+            errors.append(error / size.clamp_min(1e-12 * target.numel()))
         return torch.stack(errors).mean()
 
     def _block_error(self, block: Block, targets: Values) -> float:
-        outputs = self._all(self._quantized, block.outputs, quantized=True, inputs=block.inputs)
-        return float(self._error(outputs, targets))
+        """The same of all images, a batch at a time."""
+        sums = {name: torch.zeros(2, dtype=torch.float64, device="cpu") for name in targets}
+        given = {name: self._quantized[name] for name in block.inputs}
+        for rows, found in self._by_batch(given, block.outputs, quantized=True):
+            for name, target in targets.items():
+                sums[name] += torch.stack(self._squares(name, found[name], target[rows])).cpu()
+        errors = [
+            error / size.clamp_min(1e-12 * targets[name].numel()) for name, (error, size) in sums.items()
+        ]
+        return float(torch.stack(errors).mean())
+
+    def _squares(
+        self, name: str, found: torch.Tensor, target: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of squares, weighted by importance: of the error, and of what would be right."""
+        weight = self._importance[name]
+        return ((found - target).square() * weight).sum(), (target.square() * weight).sum()
 
     def _mixed(self, name: str, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         quantized, plain = self._quantized[name][rows], self._float[name][rows]
@@ -234,7 +262,7 @@ def importance(
         For each name a tensor of the value's shape by image, 1 in place of the images.
     """
     sums: dict[str, torch.Tensor] = {}
-    for part in batches(images):
+    for part in batches(images, _IMPORTANCE_BATCH):
         with torch.no_grad():
             target = plain.run({plain.image: part}, plain.results[:1])[plain.results[0]]
         result = simulation.runner.results[0]
@@ -242,7 +270,9 @@ def importance(
         image = {plain.image: part.clone().requires_grad_()}
         found = simulation.runner.run(image, [*names, result], overrides=simulation.overrides)
         values = [found[name] for name in names]
-        grads = torch.autograd.grad(divergence(target, found[result]), values, allow_unused=True)
+        # Every image's own gradient counts alike, however many run with it.
+        whole = divergence(target, found[result]) * len(part)
+        grads = torch.autograd.grad(whole, values, allow_unused=True)
         for name, value, grad in zip(names, values, grads, strict=True):
             squared = _by_image(torch.zeros_like(value) if grad is None else grad.square(), len(part))
             squared = squared.sum(0, keepdim=True)

@@ -221,6 +221,17 @@ def test_importance_is_larger_where_the_prediction_depends_on_a_value():
     assert float(weights[0, 4:].mean()) > 100 * float(weights[0, :4].mean())
 
 
+def test_importance_weighs_every_image_alike_however_many_run_at_once(monkeypatch):
+    found = started(PROGRAMS[Net], "inputs", "w4a4")
+    names = [name for block in find_blocks(found.program) for name in block.outputs]
+    weights = []
+    for batch in (5, len(images())):
+        monkeypatch.setattr(reconstruct, "_IMPORTANCE_BATCH", batch)
+        weights.append(importance(found.simulation, Runner(found.program), images(), names))
+    for name in names:
+        assert torch.allclose(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-5)
+
+
 def test_windows_folded_into_the_batch_are_learned_by_image():
     found = started(PROGRAMS[Folded], "inputs", "w4a4")
     inner = {n for block in find_blocks(found.program) for n in block.inputs}
