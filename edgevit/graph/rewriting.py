@@ -176,8 +176,7 @@ class Editor:
         """
         path = _unused(path, self._state.keys() | self._constants.keys())
         kind = InputKind.PARAMETER if parameter else InputKind.BUFFER
-        with self._after_placeholders_of(kind):
-            node = self.graph.placeholder(_PREFIX[kind] + path.replace(".", "_").lower())
+        node = self._placeholder(_PREFIX[kind] + path.replace(".", "_").lower(), kind)
         self._specs[node.name] = InputSpec(
             kind=kind,
             arg=TensorArgument(name=node.name),
@@ -239,8 +238,7 @@ class Editor:
             shape: of the tensor, which lies dense in memory; the batch in front, as `batch` has it.
             dtype: of its values.
         """
-        with self._after_placeholders_of(InputKind.USER_INPUT):
-            node = self.graph.placeholder(name)
+        node = self._placeholder(name, InputKind.USER_INPUT)
         self._specs[node.name] = InputSpec(
             kind=InputKind.USER_INPUT, arg=TensorArgument(name=node.name), target=None
         )
@@ -294,6 +292,14 @@ class Editor:
         value = value.detach().contiguous()
         self._state[path] = torch.nn.Parameter(value, requires_grad=False) if parameter else value
         node.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
+
+    def _placeholder(self, name: str, kind: InputKind) -> Node:
+        with self._after_placeholders_of(kind):
+            node = self.graph.placeholder(name)
+        # The node's name differs where `name` was taken. The generated function calls its argument by the
+        # target, and would read one argument under the name of another.
+        node.target = node.name
+        return node
 
     def _after_placeholders_of(self, kind: InputKind) -> Any:
         for node in self.graph.find_nodes(op="placeholder"):
