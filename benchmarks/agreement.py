@@ -6,8 +6,8 @@ Usage: python benchmarks/agreement.py [--shared DIR] [--models vit_tiny,hybrid] 
 The same scales, zero points and integers are in all files; what differs is the last bits of the floats
 between them. A value near the border of two integers then falls to its other side, and the quantizers behind
 it read something else. How far that goes with a model torch shows alone: the same Program on the same images,
-each pixel changed by one part in a million. Runtimes that round floats differently cannot be expected to
-agree more often than that.
+each pixel changed by one part in a million. It says little where the image itself is quantized: its quantizer
+takes such a change away.
 """
 
 from __future__ import annotations

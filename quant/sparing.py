@@ -34,7 +34,7 @@ def bargains(
     """The layers that do much damage for little arithmetic, best bargain first.
 
     Taken while the others do more than `budget`, and only so many that at most `share` of all layers'
-    multiplications become float, which costs about half as large a share of the time that float takes.
+    multiplications become float, so that what this costs in time is bounded, whatever the model.
 
     Args:
         found: of every layer that would be quantized.
