@@ -24,11 +24,9 @@ from edgevit.profiling.quantized import MeasuredPlacement, layer_gains, measure_
 from edgevit.profiling.relative import TIMED, machine, relative, timed_here
 from edgevit.profiling.unfinished import Unfinished
 from edgevit.quant.calibration import Calibration, check_weights
-from edgevit.quant.dynamic import DYNAMIC_BITS
 from edgevit.quant.levels import Level, Levels
-from edgevit.quant.operators import reads_tokens
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
-from edgevit.quant.placing import PLACEMENTS, excluded
+from edgevit.quant.placing import PLACEMENTS, check_levels, excluded
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.quantizing import QuantizeResult, quantize
 from edgevit.quant.ranges import Granularity, SchemeChoice
@@ -298,24 +296,12 @@ def _named_levels(program: Program, recipe: QuantizeRecipe) -> Levels | None:
     """The levels that a recipe names, of operations that there are."""
     if recipe.layers is None:
         return None
-    graph = prepare_for_export(program).graph
-    nodes = {node.name: node for node in graph.nodes}
-    kept = excluded(graph, recipe.exclude)
-    activations = bit_widths(recipe.precision).activations
-    for layer, level in recipe.layers.items():
-        where = f"recipe: layers: {layer}"
-        if layer not in nodes:
-            raise EdgevitError(f"{where}: {program.card.name} has no such operation; {closest(layer, nodes)}")
-        if layer in kept:
-            raise EdgevitError(f"{where}: `exclude` keeps it float; leave one of them out")
-        if level != "weights" and activations is None:
-            raise EdgevitError(f"{where}: {recipe.precision} leaves activations float; only weights can be")
-        if level == "dynamic" and not (activations == DYNAMIC_BITS and reads_tokens(nodes[layer])):
-            raise EdgevitError(
-                f"{where}: only linears are dynamic, and only with {DYNAMIC_BITS}-bit activations; take "
-                "another level"
-            )
-    return {layer: Level[name.upper()] for layer, name in recipe.layers.items()}
+    prepared, where = prepare_for_export(program), "recipe: layers"
+    levels = {layer: Level[name.upper()] for layer, name in recipe.layers.items()}
+    check_levels(prepared, levels, bit_widths(recipe.precision), where=where)
+    for layer in excluded(prepared.graph, recipe.exclude) & levels.keys():
+        raise EdgevitError(f"{where}: {layer}: `exclude` keeps it float; leave one of them out")
+    return levels
 
 
 def _check_speed(recipe: QuantizeRecipe, ratio: float | None, *, force: bool) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 
-from torch.fx import Graph
+from torch.fx import Graph, Node
 
 from edgevit.errors import EdgevitError, closest
+from edgevit.graph.program import Program
 from edgevit.graph.rewriting import module_path
 from edgevit.quant.dynamic import DYNAMIC_BITS
-from edgevit.quant.levels import Level, with_moves
+from edgevit.quant.levels import Level, Levels, with_moves
 from edgevit.quant.operators import can_be_integer, is_layer, reads_tokens
 from edgevit.quant.precision import BitWidths
 
@@ -91,3 +92,35 @@ def excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
             )
         found |= matching
     return found
+
+
+def check_levels(program: Program, levels: Levels, bits: BitWidths, *, where: str) -> None:
+    """Refuse levels that operations of a prepared program cannot have.
+
+    Raises:
+        EdgevitError: `where`, the operation, and what it can have.
+    """
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "call_function"}
+    for name, level in levels.items():
+        if name not in nodes:
+            raise EdgevitError(
+                f"{where}: {name}: {program.card.name} has no such operation; {closest(name, nodes)}"
+            )
+        wrong = _wrong(nodes[name], level, bits)
+        if wrong is not None:
+            raise EdgevitError(f"{where}: {name}: {wrong}")
+
+
+def _wrong(node: Node, level: Level, bits: BitWidths) -> str | None:
+    """Why an operation cannot have a level, and what would be right."""
+    if level == Level.FLOAT:
+        return None
+    if not can_be_integer(node):
+        return "integer runtimes have no kernel for it; leave it out"
+    if not is_layer(node) and level < Level.INPUTS:
+        return "it has no weights; take another level"
+    if level != Level.WEIGHTS and bits.activations is None:
+        return "with these bits activations stay float; only weights can be integers"
+    if level == Level.DYNAMIC and not (bits.activations == DYNAMIC_BITS and reads_tokens(node)):
+        return f"only linears are dynamic, and only with {DYNAMIC_BITS}-bit activations; take another level"
+    return None

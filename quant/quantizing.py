@@ -37,7 +37,7 @@ from edgevit.quant.narrowing import narrow
 from edgevit.quant.observation import Observed, headroom, observe
 from edgevit.quant.operators import is_layer
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
-from edgevit.quant.placing import default_placement, excluded, place
+from edgevit.quant.placing import check_levels, default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
 from edgevit.quant.ranges import Granularity, SchemeChoice, start
@@ -161,8 +161,8 @@ def quantize(
             fall back in the order of the damage that they do for each millisecond, and not of damage alone.
 
     Raises:
-        EdgevitError: when an option is unknown, images or weights are unusable, or the Program is
-            quantized already.
+        EdgevitError: when an option is unknown, an operation cannot have the level that it is given, images
+            or weights are unusable, or the Program is quantized already.
     """
     options = QuantizeOptions(
         precision,
@@ -247,6 +247,8 @@ def _draft(
     prepared = prepare_for_export(program)
     if levels is None:
         levels = place(prepared.graph, placement, bits, options.exclude)
+    else:
+        check_levels(prepared, levels, bits, where="levels")
     prepared, levels = spell_out_silu(prepared, levels)
     if gains is not None:
         _check_gains(prepared.graph, levels, gains)

@@ -552,7 +552,7 @@ class TestRecipes:
             ),
             (
                 "version: 1\nquantize:\n  precision: w8\n  layers: {linear: inputs}\n",
-                "w8 leaves activations float",
+                "layers: linear: with these bits activations stay float; only weights can be integers",
             ),
             ("version: 1\nquantize:\n  engine: nncf\n  layers: {linear: inputs}\n", "--engine nncf chooses"),
             ("", "is empty; a recipe starts with `version: 1`"),

@@ -150,6 +150,27 @@ def test_a_silu_among_integers_is_computed_in_integers():
     assert {node.target for node in reads} == {decomposed.dequantize_per_tensor.default}
 
 
+@pytest.mark.parametrize(
+    ("levels", "precision", "sentence"),
+    [
+        (
+            {"linaer": Level.INPUTS},
+            "w8a8",
+            'levels: linaer: model has no such operation; did you mean "linear',
+        ),
+        ({"conv2d": Level.DYNAMIC}, "w8a8", "levels: conv2d: only linears are dynamic, and only with 8-bit"),
+        ({"linear": Level.DYNAMIC}, "w8a16", "levels: linear: only linears are dynamic, and only with 8-bit"),
+        ({"linear": Level.INPUTS}, "w8", "levels: linear: with these bits activations stay float"),
+        ({"relu": Level.WEIGHTS}, "w8a8", "levels: relu: it has no weights; take another level"),
+        ({"layer_norm": Level.INTEGER}, "w8a8", "levels: layer_norm: integer runtimes have no kernel for it"),
+    ],
+)
+def test_levels_that_an_operation_cannot_have_are_refused(levels, precision, sentence):
+    normed = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.Flatten(2), nn.LayerNorm(25), nn.Linear(25, 4))
+    with pytest.raises(EdgevitError, match=sentence):
+        run(program_of(normed, (3, 8, 8)), levels=levels, precision=precision)
+
+
 @pytest.mark.parametrize("other", [{"placement": "full"}, {"exclude": ["stem"]}], ids=str)
 def test_levels_and_what_would_choose_them_are_refused_together(other):
     with pytest.raises(EdgevitError, match="levels are given: leave placement and exclude out"):
