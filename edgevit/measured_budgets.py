@@ -169,9 +169,9 @@ def search_file(
     judged = read[::_JUDGING]
     quantizer = None if bits is None else bits.quantizer(parent, judged)
     search = Search(parent, judged, cost=cost, quantizer=quantizer, seed=seed)
+    _check_possible(search, of, budget)
     latency = None
     if isinstance(cost, LatencyTable):
-        _check_possible(search, budget)
         candidates, made, latency = _within_latency(search, cost, budget, evaluations, read, bits=bits)
         _check_latency(latency, budget, force=force)
     else:
@@ -379,13 +379,23 @@ def _within_latency(
     return candidates, fitted, latency
 
 
-def _check_possible(search: Search, budget: int) -> None:
-    least = search.cost(search.cheapest)
-    if least > budget:
+def _check_possible(search: Search, of: Of, budget: int) -> None:
+    least, name = search.cost(search.cheapest), search.parent.card.name
+    if least <= budget:
+        return
+    if of == "latency":
         raise EdgevitError(
             f"--latency-budget {budget / 1e6:g}ms: cannot be met: the choices of the smallest submodel of "
-            f"{search.parent.card.name} add up to {least / 1e6:.3g} ms"
+            f"{name} add up to {least / 1e6:.3g} ms"
         )
+    option, unit = {
+        "macs": ("--flops-budget", "multiply-accumulates"),
+        "bytes": ("--size-budget", "bytes of weights"),
+    }[of]
+    raise EdgevitError(
+        f"{option}: {budget:,} cannot be met: the smallest submodel of {name} has {least:,} {unit}, "
+        f"{least - budget:,} more"
+    )
 
 
 def _check_latency(latency: Latency, budget: int, *, force: bool) -> None:

@@ -86,8 +86,8 @@ def test_what_choices_save_adds_up_and_can_be_searched_with():
     search = Search(parent, images().numpy(), cost=table)
     assert search.cost(search.solve(1_200_000)[0]) <= 1_200_000
     with pytest.raises(EdgevitError, match="--latency-budget 0.001ms: cannot be met: the choices"):
-        measured_budgets._check_possible(search, 1000)
-    measured_budgets._check_possible(search, 2_000_000)
+        measured_budgets._check_possible(search, "latency", 1000)
+    measured_budgets._check_possible(search, "latency", 2_000_000)
 
 
 class Scales:

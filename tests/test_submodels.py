@@ -276,10 +276,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            (
-                ("--flops-budget", "1k"),
-                "the budget of 1,000 cannot be met: the smallest submodel of",
-            ),
+            (("--flops-budget", "1k"), "--flops-budget: 1,000 cannot be met: the smallest submodel of"),
+            (("--size-budget", "1k"), "--size-budget: 1,000 cannot be met: the smallest submodel of"),
             (("--flops-budget", "much"), "--flops-budget much: is no amount; write 0.4G"),
             (("--size-budget", "0"), "--size-budget 0: is no amount"),
             (("--size-budget", "3MB", "--flops-budget", "1G"), "give one of them"),
