@@ -66,9 +66,7 @@ def rows(name: str, model: Model, folder: Path) -> Iterator[str]:
         ]
         described = ", ".join(filter(None, (precision, placement)))
         print(f"{name}: {described}: done", file=sys.stderr, flush=True)
-        yield (
-            f"| {name} | {precision}, {placement} | " + " | ".join(f"{share:.1f}" for share in shares) + " |"
-        )
+        yield (f"| {name} | {described} | " + " | ".join(f"{share:.1f}" for share in shares) + " |")
 
 
 def alike(first: Classes, *others: Classes) -> float:

@@ -310,6 +310,29 @@ def test_what_multiplies_beside_a_float_layer_stays_out_of_its_weight(tmp_path, 
     assert info.options.get("dynamic_layers") == ("2 of 2" if kind == "dynamic" else None)
 
 
+class Joined(nn.Module):
+    """What one convolution gives is read by the next and by a join, as where a MobileViT block begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        made = self.first(x)
+        return self.last(torch.cat([made, self.second(made).sigmoid()], 1)).mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", ["weights", "inputs", "int8"])
+def test_a_layer_whose_result_another_layer_reads_beside_something_else(tmp_path, kind):
+    program = small(kind, Joined)
+    to_tflite(program, tmp_path / "joined.tflite")
+    images = images_for(program, 8)
+    expected = program.run(images)[0]
+    found = TfliteArtefact.open(tmp_path / "joined.tflite").run(images)[0]
+    exact = kind == "weights"
+    np.testing.assert_allclose(found, expected, atol=(1e-5 if exact else 0.03) * np.abs(expected).max())
+
+
 def test_a_kernel_that_quantizes_what_it_reads_by_itself_is_found(tmp_path):
     whole = program_of(Small(), size=(8, 8))
     weights, dynamic = (quantized(whole, level=level) for level in (Level.WEIGHTS, Level.DYNAMIC))

@@ -37,44 +37,47 @@ def raise_barriers(editor: Editor) -> int:
     Returns:
         How many were put.
     """
-    several = [node for node in editor.graph.nodes if _is_read_differently(node)]
-    for node in several:
-        users = [user for user in node.users if user.op != "output"]
-        _put(editor, node, users, before=node.next)
-    changing = [
-        node for node in calls(editor.graph, {QUANTIZE}) if _changes_type(node) or _multiplies_floats(node)
-    ]
-    for node in changing:
-        _put(editor, node.all_input_nodes[0], [node], before=node)
-    read, given = _ends_of_layers(editor)
-    for node, users in read.items():
-        _put(editor, node, users, before=users[0])
-    for node, users in given.items():
-        _put(editor, node, users, before=node.next)
-    return len(several) + len(changing) + len(read) + len(given)
+    barriers: set[Node] = set()
+    for node in [node for node in editor.graph.nodes if _is_read_differently(node)]:
+        barriers.add(_put(editor, node, [user for user in node.users if user.op != "output"]))
+    for node in calls(editor.graph, {QUANTIZE}):
+        if _changes_type(node) or _multiplies_floats(node):
+            barriers.add(_put(editor, node.all_input_nodes[0], [node]))
+    for node, users in _ends_of_layers(editor):
+        barriers.add(_put(editor, node, users))
+    return len(barriers)
 
 
-def _ends_of_layers(editor: Editor) -> tuple[dict[Node, list[Node]], dict[Node, list[Node]]]:
-    """Floats that layers with integer weights read and give, each with who reads them."""
-    read: dict[Node, list[Node]] = {}
-    given: dict[Node, list[Node]] = {}
+def _ends_of_layers(editor: Editor) -> list[tuple[Node, list[Node]]]:
+    """Floats that layers with integer weights read and give, each with some of those that read them."""
+    found = []
     for node in calls(editor.graph, LAYERS):
         if not is_call(weight_of(node), {DEQUANTIZE_STORED}):
             continue
         source = input_of(node)
         if not is_call(source, {DEQUANTIZE}) and source.op == "call_function":
-            read.setdefault(source, []).append(node)
+            found.append((source, [node]))
         readers = [user for user in node.users if user.op != "output"]
         if readers and not any(is_call(user, {QUANTIZE} | FUSED_ACTIVATIONS) for user in readers):
-            given[node] = readers
-    return read, given
+            found.append((node, readers))
+    return found
 
 
-def _put(editor: Editor, node: Node, users: list[Node], *, before: Node) -> None:
-    with editor.before(before):
-        barrier = editor.call(aten.ceil.default, editor.call(aten.cos.default, node))
+def _put(editor: Editor, node: Node, users: list[Node]) -> Node:
+    """Let users read a node behind its barrier, of which it has one: the converter makes one of two alike."""
+    barrier = _barrier_behind(node)
+    if barrier is None:
+        with editor.before(node.next):
+            barrier = editor.call(aten.ceil.default, editor.call(aten.cos.default, node))
     for user in users:
         user.replace_input_with(node, barrier)
+    return barrier
+
+
+def _barrier_behind(node: Node) -> Node | None:
+    cosines = [user for user in node.users if is_call(user, {aten.cos.default})]
+    ends = [end for cosine in cosines for end in cosine.users if is_call(end, {aten.ceil.default})]
+    return ends[0] if ends else None
 
 
 def _changes_type(quantizer: Node) -> bool:
