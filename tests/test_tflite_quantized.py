@@ -322,7 +322,7 @@ class Joined(nn.Module):
         return self.last(torch.cat([made, self.second(made).sigmoid()], 1)).mean((2, 3))
 
 
-@pytest.mark.parametrize("kind", ["weights", "inputs", "int8"])
+@pytest.mark.parametrize("kind", ["weights", "inputs", "int8", "w8a16"])
 def test_a_layer_whose_result_another_layer_reads_beside_something_else(tmp_path, kind):
     program = small(kind, Joined)
     to_tflite(program, tmp_path / "joined.tflite")

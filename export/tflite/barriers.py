@@ -32,13 +32,17 @@ def raise_barriers(editor: Editor) -> int:
     """Put barriers where the converter would make other integers, or integers of floats.
 
     That is behind operators whose result is read on several grids, where the type changes, behind what takes
-    a float constant, and on both sides of float layers whose weights are integers.
+    a float constant, and on both sides of joins of 16-bit integers and of float layers whose weights are
+    integers.
 
     Returns:
         How many were put.
     """
     barriers: set[Node] = set()
-    for node in [node for node in editor.graph.nodes if _is_read_differently(node)]:
+    joins = [node for node in calls(editor.graph, {aten.cat.default}) if _is_wide(node)]
+    for join in joins:
+        barriers.update([_put(editor, source, [join]) for source in join.all_input_nodes])
+    for node in joins + [node for node in editor.graph.nodes if _is_read_differently(node)]:
         barriers.add(_put(editor, node, [user for user in node.users if user.op != "output"]))
     for node in calls(editor.graph, {QUANTIZE}):
         if _changes_type(node) or _multiplies_floats(node):
@@ -70,7 +74,8 @@ def _put(editor: Editor, node: Node, users: list[Node]) -> Node:
         with editor.before(node.next):
             barrier = editor.call(aten.ceil.default, editor.call(aten.cos.default, node))
     for user in users:
-        user.replace_input_with(node, barrier)
+        if user not in barrier.all_input_nodes:
+            user.replace_input_with(node, barrier)
     return barrier
 
 
@@ -162,3 +167,11 @@ def _is_read_differently(node: Node) -> bool:
     if len(users) == 1 and is_call(users[0], FUSED_ACTIVATIONS):
         return False
     return len(grids_read(node) - {None}) > 1
+
+
+def _is_wide(join: Node) -> bool:
+    """Whether a join is of 16-bit integers: there are kernels, but the converter has no such operator.
+
+    On floats it comes to the same, for all have one grid.
+    """
+    return any(is_call(user, {QUANTIZE}) and user.args[-1] == torch.int16 for user in join.users)
