@@ -333,6 +333,22 @@ def test_a_layer_whose_result_another_layer_reads_beside_something_else(tmp_path
     np.testing.assert_allclose(found, expected, atol=(1e-5 if exact else 0.03) * np.abs(expected).max())
 
 
+def test_kernels_of_16_bits_add_64_bits_where_the_layer_has_no_bias(tmp_path):
+    layers = (nn.Conv2d(3, 40, 1, bias=False), nn.Conv2d(40, 8, 8, bias=False), nn.Flatten(1))
+    program = small("w8a16", lambda: nn.Sequential(*layers))
+    to_tflite(program, tmp_path / "plain.tflite")
+    model = parse((tmp_path / "plain.tflite").read_bytes())
+    (graph,) = model.subgraphs
+    biases = [
+        graph.tensors[int(op.inputs[2])] for op in graph.operators if operator_name(model, op) == "CONV_2D"
+    ]
+    assert [constant(model, bias).dtype for bias in biases] == [np.int64] * 2
+    images = images_for(program, 8)
+    expected = program.run(images)[0]
+    found = TfliteArtefact.open(tmp_path / "plain.tflite").run(images)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
 def test_a_kernel_that_quantizes_what_it_reads_by_itself_is_found(tmp_path):
     whole = program_of(Small(), size=(8, 8))
     weights, dynamic = (quantized(whole, level=level) for level in (Level.WEIGHTS, Level.DYNAMIC))

@@ -171,12 +171,16 @@ def _biases(layer: IntegerLayer, kernel: Kernel) -> tuple[Array, Array]:
 
 
 def _carry_bias(model: Any, layer: IntegerLayer, kernel: Kernel) -> None:
-    """Write the bits of a bias that were lost on its way through float32, as its kernel wants them."""
-    if kernel.input is None or not kernel.is_integer or kernel.bias is None or layer.bias is None:
+    """Write the bits of a bias that were lost on its way through float32, as its kernel wants them.
+
+    Where the layer has none the converter may have written zeros.
+    """
+    if kernel.input is None or not kernel.is_integer or kernel.bias is None:
         return
-    # Kernels of 16-bit activations add in 64 bits; some of them take no bias of 32.
+    # Kernels of 16-bit activations add in 64 bits; some of them take no bias of 32, others read beyond it.
     wide = kernel.input.dtype == "int16"
-    wanted = layer.bias.astype(np.int64 if wide else np.int32)
+    bias = np.zeros_like(kernel.bias) if layer.bias is None else layer.bias
+    wanted = bias.astype(np.int64 if wide else np.int32)
     if wanted.tobytes() != kernel.bias.tobytes():
         kernel.bias_tensor.type = schema.TensorType.INT64 if wide else schema.TensorType.INT32
         kernel.bias_tensor.buffer = add_buffer(model, wanted)
