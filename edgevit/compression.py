@@ -299,7 +299,7 @@ def _named_levels(program: Program, recipe: QuantizeRecipe) -> Levels | None:
     prepared, where = prepare_for_export(program), "recipe: layers"
     levels = {layer: Level[name.upper()] for layer, name in recipe.layers.items()}
     check_levels(prepared, levels, bit_widths(recipe.precision), where=where)
-    for layer in excluded(prepared.graph, recipe.exclude) & levels.keys():
+    for layer in sorted(excluded(prepared.graph, recipe.exclude) & levels.keys()):
         raise EdgevitError(f"{where}: {layer}: `exclude` keeps it float; leave one of them out")
     return levels
 

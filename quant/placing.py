@@ -118,7 +118,7 @@ def _wrong(node: Node, level: Level, bits: BitWidths) -> str | None:
     if not can_be_integer(node):
         return "integer runtimes have no kernel for it; leave it out"
     if not is_layer(node) and level < Level.INPUTS:
-        return "it has no weights; take another level"
+        return "it has no weights; take inputs or integer"
     if level != Level.WEIGHTS and bits.activations is None:
         return "with these bits activations stay float; only weights can be integers"
     if level == Level.DYNAMIC and not (bits.activations == DYNAMIC_BITS and reads_tokens(node)):

@@ -74,6 +74,7 @@ def _put(editor: Editor, node: Node, users: list[Node]) -> Node:
         with editor.before(node.next):
             barrier = editor.call(aten.ceil.default, editor.call(aten.cos.default, node))
     for user in users:
+        # Among the users of a node that has its barrier already is the barrier itself.
         if user not in barrier.all_input_nodes:
             user.replace_input_with(node, barrier)
     return barrier

@@ -161,7 +161,7 @@ def test_a_silu_among_integers_is_computed_in_integers():
         ({"conv2d": Level.DYNAMIC}, "w8a8", "levels: conv2d: only linears are dynamic, and only with 8-bit"),
         ({"linear": Level.DYNAMIC}, "w8a16", "levels: linear: only linears are dynamic, and only with 8-bit"),
         ({"linear": Level.INPUTS}, "w8", "levels: linear: with these bits activations stay float"),
-        ({"relu": Level.WEIGHTS}, "w8a8", "levels: relu: it has no weights; take another level"),
+        ({"relu": Level.WEIGHTS}, "w8a8", "levels: relu: it has no weights; take inputs or integer"),
         ({"layer_norm": Level.INTEGER}, "w8a8", "levels: layer_norm: integer runtimes have no kernel for it"),
     ],
 )
