@@ -6,9 +6,10 @@ Usage: python benchmarks/quantization.py [--shared DIR] [--models vit_tiny,hybri
 Two models with real weights: ViT-Tiny on ImageNet images, and MobileViT-xxs trained on CIFAR-10,
 at the 64 pixels it was trained for and, for latency's sake, at the 256 that MobileViT is made for.
 Every file is executed by its runtime (ONNX Runtime, LiteRT) on one thread, beside the float file that it
-came from: `top-1` on the same images, `equal` the share of images that get the float file's class, latency
-and size relative to it. Each tool is given the same calibration images, in a process of its own. Each model
-has a table of its own, written when it is done.
+came from: top-1 on the same images, with one standard deviation of how far chance alone moves it from the
+float file's, the share of images that get the float file's class, KL divergence from its probabilities,
+latency and size relative to it. Each tool is given the same calibration images, in a process of its own.
+Each model has a table of its own, written when it is done.
 """
 
 from __future__ import annotations
@@ -140,18 +141,24 @@ def edgevit_quantized(
     """edgevit's own row: `edgevit compress` and `edgevit export` in one."""
     import torch
 
-    from edgevit.profiling.quantized import measure_placement
+    from edgevit.profiling.quantized import layer_gains, measure_placement
     from edgevit.quant.precision import bit_widths
     from edgevit.quant.quantizing import quantize as quantize_program
 
     torch.set_num_threads(1)
     program, to = Program.load(source), FORMAT_OF[output.suffix]  # type: ignore[index]
-    levels = None
+    levels = gains = None
     if placement == "measured":
-        levels = measure_placement(program, to=to, bits=bit_widths(precision)).levels
-        placement = None
+        measured = measure_placement(program, to=to, bits=bit_widths(precision))
+        levels, gains, placement = measured.levels, layer_gains(program, measured), None
     found = quantize_program(
-        program, images, precision=precision, placement=placement, levels=levels, iterations=iterations
+        program,
+        images,
+        precision=precision,
+        placement=placement,
+        levels=levels,
+        gains=gains,
+        iterations=iterations,
     )
     found.program.save(output.with_suffix(".pt2"), force=True)
     FORMATS[to].export(found.program, output, ExportChoices())

@@ -7,6 +7,7 @@ same few lines for every file, so that no file is helped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from edgevit.evaluation import percent
 from edgevit.export.timing import PROCESSOR_TIME, Timing, time_in_turns
+from edgevit.graph.predictions import divergence
 from edgevit.graph.program import run_in_batches
 
 Array = npt.NDArray[np.float32]
@@ -24,8 +27,8 @@ Array = npt.NDArray[np.float32]
 RUNS = 60
 WARM_UP = 5
 HEADER = (
-    "| model | format | method | top-1 % | float top-1 % | same prediction % | over float's latency "
-    "| over float's size | quantized in s | peak MB |\n|" + "---|" * 10
+    "| model | format | method | top-1 % | above float's, points | same prediction % | KL from float, nats "
+    "| over float's latency | over float's size | quantized in s | peak MB |\n|" + "---|" * 11
 )
 
 
@@ -60,15 +63,36 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Score:
-    """Percent of images whose best class is right, and whose best class is the float file's."""
+    """What a file predicts, beside the labels and the float file.
+
+    Attributes:
+        accuracy: percent of images whose best class is right.
+        gained: percent of images on which it is right and the float file is not.
+        lost: percent of images on which only the float file is right.
+        equal: percent of images whose best class is the float file's.
+        divergence: mean KL(float file || file) of the class probabilities, in nats.
+        images: how many.
+    """
 
     accuracy: float
-    float_accuracy: float
+    gained: float
+    lost: float
     equal: float
+    divergence: float
+    images: int
 
-    def cells(self) -> tuple[str, str, str]:
+    @property
+    def chance(self) -> float:
+        """One standard deviation of `gained - lost`, in points.
+
+        Of the images on which only one of both files is right, chance decides which (McNemar 1947).
+        """
+        return 10.0 * math.sqrt((self.gained + self.lost) / self.images)
+
+    def cells(self) -> tuple[str, str, str, str]:
         """As in a `Row`."""
-        return f"{self.accuracy:.2f}", f"{self.float_accuracy:.2f}", f"{self.equal:.1f}"
+        above = f"{self.gained - self.lost:+.2f} ± {self.chance:.2f}"
+        return f"{self.accuracy:.2f}", above, f"{self.equal:.1f}", f"{self.divergence:.5f}"
 
 
 @dataclass(frozen=True)
@@ -100,12 +124,12 @@ class Row:
         """One line under `HEADER`."""
         made = self.candidate
         if made.failure is not None or made.path is None:
-            return f"| {model} | | {made.name} | fails: {made.failure} |" + " |" * 6
+            return f"| {model} | | {made.name} | fails: {made.failure} |" + " |" * 7
         cells = (
             model,
             made.path.suffix.removeprefix("."),
             made.name,
-            *(("",) * 3 if self.score is None else self.score.cells()),
+            *(("",) * 4 if self.score is None else self.score.cells()),
             "" if self.latency_ratio is None else f"{self.latency_ratio:.2f}x",
             "" if self.size is None else f"{self.size:.2f}x",
             *(("",) * 2 if made.cost is None else made.cost.cells()),
@@ -259,10 +283,18 @@ def score(logits: Array, expected: Array, truth: npt.NDArray[np.int_]) -> Score:
     """Accuracy and agreement of (n, classes) logits with the float file's and with the labels.
 
     >>> score(np.eye(2), np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1]))
-    Score(accuracy=100.0, float_accuracy=50.0, equal=50.0)
+    Score(accuracy=100.0, gained=50.0, lost=0.0, equal=50.0, divergence=0.231058578630..., images=2)
     """
     best, float_best = logits.argmax(axis=1), expected.argmax(axis=1)
-    return Score(percent(best == truth), percent(float_best == truth), percent(best == float_best))
+    right, float_right = best == truth, float_best == truth
+    return Score(
+        accuracy=percent(right),
+        gained=percent(right & ~float_right),
+        lost=percent(float_right & ~right),
+        equal=percent(best == float_best),
+        divergence=float(divergence(torch.from_numpy(expected), torch.from_numpy(logits))),
+        images=len(truth),
+    )
 
 
 def size_ratio(path: Path, float_path: Path) -> float:

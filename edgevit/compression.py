@@ -111,7 +111,7 @@ def compress(
         placement = _measured(program, recipe, unfinished, force=force)
         levels = levels if placement is None else placement.levels
         gains = recipe.gains
-        if placement is not None and recipe.max_drop is not None:
+        if placement is not None:
             gains = layer_gains(program, placement, exclude=recipe.exclude)
         result = quantize(
             program,

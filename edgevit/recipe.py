@@ -31,7 +31,7 @@ class QuantizeRecipe(Strict):
     """The options of a quantization, named as on the command line.
 
     `layers` is there where placements were measured: the level of each operation, by node name, which is
-    then not measured again. So is `gains` where layers may fall back: the milliseconds that each saves.
+    then not measured again. So is `gains`, the milliseconds that each layer saves.
 
     Raises:
         EdgevitError: naming the first option that cannot be, and why.

@@ -157,8 +157,9 @@ def quantize(
         fallback: "int16" gives layers 16-bit activations and 8-bit weights before any goes back to "float";
             None takes "int16" with placement "full", where a float among integers costs two conversions,
             and "float" otherwise.
-        gains: milliseconds that the quantization of each layer in `levels` saves, by node name; layers then
-            fall back in the order of the damage that they do for each millisecond, and not of damage alone.
+        gains: milliseconds that the quantization of each layer in `levels` saves, by node name: layers that
+            do much damage are left float where that costs little time, and not where it is little arithmetic;
+            and they fall back in the order of the damage that they do for each millisecond.
 
     Raises:
         EdgevitError: when an option is unknown, an operation cannot have the level that it is given, images
@@ -297,7 +298,8 @@ def _spare(draft: _Draft) -> None:
     for layer in worst:
         _keep_float(draft, layer, "its quantization alone does most of the damage")
     others = [item for item in draft.sensitivity if item.layer not in worst]
-    for layer in bargains(others, macs_by_node(draft.program)):
+    costs = macs_by_node(draft.program) if draft.gains is None else draft.gains
+    for layer in bargains(others, costs):
         _keep_float(draft, layer, "its quantization does much damage and saves little time")
 
 

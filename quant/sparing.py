@@ -29,25 +29,29 @@ def outliers(found: Sequence[LayerSensitivity], *, share: float = 0.25, least: f
 
 
 def bargains(
-    found: Sequence[LayerSensitivity], macs: Mapping[str, int], *, budget: float = 2e-3, share: float = 0.12
+    found: Sequence[LayerSensitivity],
+    costs: Mapping[str, float],
+    *,
+    budget: float = 1e-3,
+    share: float = 0.12,
 ) -> list[str]:
-    """The layers that do much damage for little arithmetic, best bargain first.
+    """The layers that do much damage and would cost little in float, best bargain first.
 
-    Taken while the others do more than `budget`, and only so many that at most `share` of all layers'
-    multiplications become float, so that what this costs in time is bounded, whatever the model.
+    Taken while the others do more than `budget`, and only so many that they cost at most `share` of what all
+    layers together would, so that the time that is lost is bounded, whatever the model.
 
     Args:
         found: of every layer that would be quantized.
-        macs: of each, multiply-accumulates for one image.
-        budget: a divergence, in nats. Two thousandths change the class of about one image in a hundred.
+        costs: of leaving each float, above 0: milliseconds, or multiply-accumulates where none were measured.
+        budget: a divergence, in nats. One thousandth changes the class of about one image in a hundred.
         share: 0 to 1.
     """
     left = sum(item.divergence for item in found)
-    affordable = share * sum(macs[item.layer] for item in found)
+    affordable = share * sum(costs[item.layer] for item in found)
     names: list[str] = []
-    for item in sorted(found, key=lambda item: -item.divergence / max(macs[item.layer], 1)):
-        if left > budget and macs[item.layer] <= affordable:
+    for item in sorted(found, key=lambda item: -item.divergence / costs[item.layer]):
+        if left > budget and costs[item.layer] <= affordable:
             names.append(item.layer)
             left -= item.divergence
-            affordable -= macs[item.layer]
+            affordable -= costs[item.layer]
     return names

@@ -82,8 +82,12 @@ def same(one: Program, other: Program) -> bool:
 
 
 def placed(levels: dict[str, Level] | None = None, ratio: float = 0.8) -> MeasuredPlacement:
-    candidate = Candidate("linear on 16 tokens", 1, "INPUTS", ratio, chosen=True)
-    return MeasuredPlacement("onnx", 1.0, (candidate,), ratio, levels or {"linear": Level.INPUTS})
+    levels = levels or {"linear": Level.INPUTS}
+    candidates = (
+        Candidate("linear on 16 tokens", 1, "INPUTS", ratio, chosen="linear" in levels),
+        Candidate("linear on one vector", 1, "INPUTS", 1.1, chosen="linear_1" in levels),
+    )
+    return MeasuredPlacement("onnx", 1.0, candidates, ratio, levels)
 
 
 class TestResults:
@@ -220,7 +224,7 @@ class TestResults:
         self, tiny_pt2, image_folder, out, monkeypatch
     ):
         monkeypatch.setattr(compression, "measure_placement", lambda *_, **__: placed(ratio=0.8))
-        arguments = ("--quantize", "w8a8", "--method", "minmax", "--max-drop", "50", "--quiet")
+        arguments = ("--quantize", "w8a8", "--method", "minmax", "--quiet")
         first = compressed(tiny_pt2, image_folder, out, *arguments)
         # The region's one layer: with it on integers the file takes 0.8 ms, and not 1.0.
         assert Recipe.read(out / "y.recipe.yaml").quantize.gains == {"linear": pytest.approx(0.2)}

@@ -92,7 +92,9 @@ def test_the_float_file_measured_against_itself_agrees_with_itself(floats, image
     broken = Candidate("broken", None, failure="why")
     first, second = measure([broken, Candidate("itself", path)], path, images, predictions, runs=3)
     assert first == Row(broken)
-    assert second.score.accuracy == second.score.float_accuracy == second.score.equal == 100
+    assert second.score.accuracy == second.score.equal == 100
+    assert second.score.gained == second.score.lost == second.score.chance == 0
+    assert second.score.divergence == pytest.approx(0, abs=1e-6)
     assert second.size == 1
     assert len(second.latency.samples) == len(second.float_latency.samples) == 3
     assert second.latency_ratio == second.latency.median / second.float_latency.median

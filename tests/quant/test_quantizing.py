@@ -190,6 +190,19 @@ def test_what_a_layer_saves_is_a_number_above_0(gains, sentence):
         run(levels={"conv2d": Level.INPUTS}, gains=gains)
 
 
+@pytest.mark.parametrize("cheap", range(2))
+def test_a_layer_that_saves_little_time_is_left_float_whatever_its_arithmetic(cheap):
+    sure = seeded(Tokens)
+    with torch.no_grad():
+        sure.head.weight *= 50
+    program = program_of(sure, SHAPE)
+    everything = {node.name: Level.INPUTS for node in layers(prepare_for_export(program))}
+    name = list(everything)[cheap]
+    gains = dict.fromkeys(everything, 1.0) | {name: 1e-3}
+    result = run(program, precision="w4a4", levels=everything, gains=gains)
+    assert result.kept_float == {name: "its quantization does much damage and saves little time"}
+
+
 def test_gains_without_levels_are_refused():
     with pytest.raises(EdgevitError, match="gains are given without levels"):
         run(gains={"conv2d": 1.0})

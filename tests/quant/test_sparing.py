@@ -44,24 +44,24 @@ def test_damage_that_is_spread_or_small_has_no_outlier():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1000)), max_size=30))
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 1000)), max_size=30))
 def test_bargains_cost_little_and_no_better_one_is_left_that_could_be_paid(layers):
-    found, macs = found_at([d for d, _ in layers]), {f"layer{i}": m for i, (_, m) in enumerate(layers)}
-    names = bargains(found, macs)
+    found, costs = found_at([d for d, _ in layers]), {f"layer{i}": m for i, (_, m) in enumerate(layers)}
+    names = bargains(found, costs)
     taken = [item for item in found if item.layer in names]
     others = [item for item in found if item.layer not in names]
-    spent, whole = sum(macs[item.layer] for item in taken), sum(macs.values())
+    spent, whole = sum(costs[item.layer] for item in taken), sum(costs.values())
     assert spent <= 0.12 * whole + 1e-9
-    if sum(item.divergence for item in others) > 2e-3 + 1e-9:
-        assert all(macs[item.layer] > 0.12 * whole - spent - 1e-9 for item in others)
+    if sum(item.divergence for item in others) > 1e-3 + 1e-9:
+        assert all(costs[item.layer] > 0.12 * whole - spent - 1e-9 for item in others)
 
 
 def test_the_cheaper_of_two_that_do_the_same_damage_is_float():
-    found, macs = found_at([0.0, 0.01, 0.01]), {"layer0": 10_000, "layer1": 300, "layer2": 100}
-    assert bargains(found, macs) == ["layer2", "layer1"]
-    assert bargains(found, macs, share=0.02) == ["layer2"]
+    found, costs = found_at([0.0, 0.01, 0.01]), {"layer0": 10_000, "layer1": 300, "layer2": 100}
+    assert bargains(found, costs) == ["layer2", "layer1"]
+    assert bargains(found, costs, share=0.02) == ["layer2"]
 
 
 def test_where_all_do_little_nothing_is_float():
-    found = found_at([0.9e-4] * 20)
+    found = found_at([0.4e-4] * 20)
     assert bargains(found, dict.fromkeys((item.layer for item in found), 1)) == []
