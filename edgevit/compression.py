@@ -235,6 +235,7 @@ def _options(recipe: QuantizeRecipe, *, chosen: bool) -> QuantizeOptions:
         seed=recipe.seed,
         engine=cast(Engine, recipe.engine),
         fallback=_fallback(recipe),
+        spare=recipe.spare,
     )
 
 

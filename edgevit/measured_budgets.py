@@ -151,12 +151,13 @@ def search_file(
         evaluations: of changes to the best that sensitivities say.
         seed: of all that is drawn.
         on_bad_image: "fail" or "skip".
-        force: replace what is there; write a submodel that was measured above its budget.
+        force: replace what is there; write a submodel that turned out to be above its budget.
 
     Raises:
         EdgevitError: when the Program is not nested, its smallest submodel costs more, a recipe cannot be
             followed, or a device cannot be used.
-        CheckFailedError: when the latency that comes of it is more than a tenth above the budget.
+        CheckFailedError: when the latency that comes of it is more than a tenth above the budget, or its
+            bytes are above it.
     """
     path = output_at(output, _report_beside, _page_beside, force=force)
     to = to if recipe is None else recipe.to
@@ -185,6 +186,8 @@ def search_file(
             made = bits.compressed(
                 made, kept_float, calib, stage / path.name, on_bad_image=on_bad_image, force=force
             )
+            if of == "bytes":
+                _check_bytes(costs_of(made)[1], budget, force=force)
         result = Budgeted(
             path=path,
             report=_report_beside(path),
@@ -222,7 +225,8 @@ class _Bits:
     """How submodels are quantized, where no layer is left float.
 
     Attributes:
-        recipe: with a level for each operation, so that nothing is placed anew.
+        recipe: with a level for each operation, so that nothing is placed anew, and none left float that
+            the search did not leave float.
         levels: the same.
         widths: of weights and activations.
         layers: node names of the layers that have a level, in the order of the network.
@@ -247,6 +251,11 @@ class _Bits:
                 f"--quantize {recipe.precision} with a budget: bytes and latency can be held with weights of "
                 "8 bits by edgevit's own engine; take the submodel out first, then compress that"
             )
+        if recipe.max_drop is not None:
+            raise EdgevitError(
+                f"--max-drop {recipe.max_drop:g} with a budget: layers that fell back would break it, and "
+                "the search decides which are float; leave it out, or take the submodel out first"
+            )
         prepared = prepare_for_export(parent)
         measured = recipe.placement in {None, MEASURED} and device == LOCAL
         if measured and widths.activations == 8 and timed_here(recipe.to):
@@ -254,7 +263,8 @@ class _Bits:
         else:
             placement = recipe.placement or default_placement(widths)
             levels = place(prepared.graph, placement, widths, recipe.exclude)
-        recipe = recipe.model_copy(update={"layers": _named(levels), "placement": None})
+        update = {"layers": _named(levels), "placement": None, "spare": False}
+        recipe = recipe.model_copy(update=update)
         return cls(recipe, levels, widths, integer_layers(prepared, levels))
 
     def quantizer(self, parent: Program, images: Array) -> Quantizer:
@@ -408,6 +418,16 @@ def _check_latency(latency: Latency, budget: int, *, force: bool) -> None:
         f"{guessed} in {latency.format} on {latency.device}, where its choices add up to "
         f"{latency.expected_ms:.3g}{busy}; allow more, or pass --force to write it all the same"
     )
+
+
+def _check_bytes(taken: int, budget: int, *, force: bool) -> None:
+    """Factors that smooth activations are stored as well, and not known before it is quantized."""
+    if taken > budget and not force:
+        raise CheckFailedError(
+            f"--size-budget: the submodel found takes {taken:,} bytes once it is quantized, "
+            f"{taken - budget:,} more than {budget:,}; ask for so many fewer, or pass --force to write it "
+            "all the same"
+        )
 
 
 def summary(result: Budgeted) -> dict[str, Any]:

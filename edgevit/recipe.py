@@ -50,6 +50,7 @@ class QuantizeRecipe(Strict):
     exclude: tuple[Text, ...] = ()
     max_drop: Annotated[float, Field(ge=0)] | None = None
     fallback: Text | None = None
+    spare: bool = True
     iterations: Annotated[int, Field(ge=1)] = 200
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -34,6 +34,7 @@ class QuantizeOptions:
         engine: "edgevit", or "nncf", to which `method`, `placement` and `iterations` mean nothing.
         fallback: "int16" or "float", what layers become first where more than `max_drop` is lost; None
             takes "int16" with placement "full" and at most 8 bits, "float" otherwise.
+        spare: whether layers that do much damage and save little are left float.
     """
 
     precision: str = "w8a8"
@@ -47,6 +48,7 @@ class QuantizeOptions:
     seed: int = 0
     engine: Engine = "edgevit"
     fallback: Fallback | None = None
+    spare: bool = True
 
     @property
     def widens(self) -> bool:

@@ -126,6 +126,7 @@ def quantize(
     checkpoint: str | Path | None = None,
     engine: Engine = "edgevit",
     fallback: Fallback | None = None,
+    spare: bool = True,
     gains: Mapping[str, float] | None = None,
 ) -> QuantizeResult:
     """Quantize a Program after training.
@@ -157,9 +158,10 @@ def quantize(
         fallback: "int16" gives layers 16-bit activations and 8-bit weights before any goes back to "float";
             None takes "int16" with placement "full", where a float among integers costs two conversions,
             and "float" otherwise.
-        gains: milliseconds that the quantization of each layer in `levels` saves, by node name: layers that
-            do much damage are left float where that costs little time, and not where it is little arithmetic;
-            and they fall back in the order of the damage that they do for each millisecond.
+        spare: leave layers float that do most of the damage, or much of it for what they save.
+        gains: milliseconds that the quantization of each layer in `levels` saves, by node name, with which
+            `spare` reckons, and not with multiplications; and layers fall back in the order of the damage
+            that they do for each millisecond.
 
     Raises:
         EdgevitError: when an option is unknown, an operation cannot have the level that it is given, images
@@ -177,6 +179,7 @@ def quantize(
         seed,
         engine,
         fallback,
+        spare,
     )
     check_options(program, options)
     if levels is not None and (placement is not None or exclude):
@@ -260,7 +263,8 @@ def _draft(
     draft.sensitivity = _sensitivity(draft, calibration)
     if bits.activations is not None:
         _prestep(draft, calibration, options)
-    _spare(draft)
+    if options.spare:
+        _spare(draft)
     draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
     return draft
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from edgevit import predict
+from edgevit import measured_budgets, predict
 from edgevit.cli import run
 from edgevit.errors import EdgevitError
 from edgevit.graph.costs import count_macs
 from edgevit.graph.program import Program
 from edgevit.pruning import loop
+from edgevit.recipe import Recipe
 from edgevit.submodels.consistency import Reference
 from edgevit.submodels.extraction import extract
 from edgevit.submodels.nesting import nesting_of
@@ -196,10 +197,11 @@ def test_profiles_that_no_latency_can_be_predicted_for(
     assert not (tmp_path / "x.pt2").exists()
 
 
-def test_the_best_submodel_of_a_size_in_eight_bits(parent, folder, tmp_path, capsys):
+@pytest.mark.parametrize("more", [("w8",), ("w8a8", "--placement", "full", "--force")], ids=["w8", "w8a8"])
+def test_the_best_submodel_of_a_size_in_eight_bits(more, parent, folder, tmp_path, capsys):
     whole = 4 * Program.load(parent).parameter_count
     out = tmp_path / "out" / "small.pt2"
-    words = budget(parent, folder, out, "--size-budget", f"{whole // 3000}kB", "--quantize", "w8", "--json")
+    words = budget(parent, folder, out, "--size-budget", f"{whole // 3000}kB", "--json", "--quantize", *more)
     assert run([*words, "--method", "minmax"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in out.parent.iterdir()) == [
@@ -211,13 +213,26 @@ def test_the_best_submodel_of_a_size_in_eight_bits(parent, folder, tmp_path, cap
         "small.recipe.yaml",
     ]
     found = next(one for one in printed["candidates"] if one["name"] == "search")
-    assert printed["bytes"] == pytest.approx(found["cost"], rel=0.02)
-    assert found["cost"] <= whole // 3
-    assert printed["precision"] == "w8"
+    assert printed["bytes"] == found["cost"] <= whole // 3
+    assert printed["precision"] == more[0]
+    # What the search left float, and nothing else.
+    assert not Recipe.read(out.with_name("small.recipe.yaml")).quantize.spare
+    assert json.loads(out.with_name("small.compress.json").read_text())["kept_float"] == {}
     # In floats no submodel is as small.
     assert run(budget(parent, folder, tmp_path / "f.pt2", "--size-budget", f"{whole // 3000}kB")) == 2
     steps = [step.name for step in Program.load(out).card.steps]
     assert {"submodel", "refit", "quantize"} <= set(steps)
+
+
+def test_a_size_that_quantizing_made_larger_is_named_and_nothing_written(
+    parent, folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(measured_budgets, "costs_of", lambda program: (0, 20_000))
+    words = budget(parent, folder, tmp_path / "out" / "x.pt2", "--size-budget", "19kB", "--quantize", "w8")
+    sentence = refused(capsys, 1, *words, "--method", "minmax")
+    assert "--size-budget: the submodel found takes 20,000 bytes once it is quantized, 1,000 more" in sentence
+    assert not (tmp_path / "out").exists()
+    assert run([*words, "--method", "minmax", "--force"]) == 0
 
 
 def test_an_elastic_program_without_some_blocks(folder, tmp_path):
@@ -291,6 +306,7 @@ class TestMistakes:
             (("--size-budget", "3MB", "--torch-device", "cuda"), "--torch-device with --size-budget"),
             (("--flops-budget", "1G", "--quantize", "w8"), "--quantize w8 with a budget"),
             (("--size-budget", "3MB", "--quantize", "w4a8"), "--quantize w4a8 with a budget"),
+            (("--size-budget", "3MB", "--quantize", "w8", "--max-drop", "1"), "--max-drop 1 with a budget"),
             (
                 ("--size-budget", "3MB", "--submodel", "0.5"),
                 "--submodel with --size-budget",

@@ -52,6 +52,11 @@ _SHOWN = 5
     metavar="NAME",
     help="Of layers while more is lost: int16 or float.  [default: int16 in full, else float]",
 )
+@click.option(
+    "--spare/--no-spare",
+    default=None,
+    help="Leave layers float that do much damage and save little.  [default: spare]",
+)
 @click.option("--iterations", type=click.IntRange(min=1), help="Of reconstruction, a block.  [default: 200]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything drawn by chance.  [default: 0]")
 @click.option(

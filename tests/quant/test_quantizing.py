@@ -407,6 +407,9 @@ def test_a_layer_that_does_most_of_the_damage_is_kept_float_and_said_so(monkeypa
     assert result.kept_float == {stem.name: "its quantization alone does most of the damage"}
     assert not is_layer_with_integers(stem)
     assert bool(torch.isfinite(logits(result.program)).all())
+    everything = run(placement="full", spare=False)
+    assert everything.kept_float == {}
+    assert all(map(is_layer_with_integers, layers(everything.program)))
 
 
 def test_a_layer_of_unlike_channels_is_equalized_and_named(monkeypatch):
