@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,28 @@ from benchmarks.quantization import MODELS, Model  # noqa: E402
 from benchmarks.tables import write_table  # noqa: E402
 from edgevit.export.formats import FORMATS, ExportChoices  # noqa: E402
 from edgevit.export.quantized import QUANTIZE  # noqa: E402
+from edgevit.graph.costs import macs_by_node  # noqa: E402
 from edgevit.graph.predictions import predict  # noqa: E402
 from edgevit.graph.program import Array, Program  # noqa: E402
+from edgevit.graph.rewrites import prepare_for_export  # noqa: E402
 from edgevit.graph.rewriting import calls  # noqa: E402
 from edgevit.graph.running import Runner  # noqa: E402
+from edgevit.quant.operators import is_layer  # noqa: E402
 from edgevit.quant.quantizing import quantize  # noqa: E402
 
 Classes = npt.NDArray[np.int64]
 
 HEADER = (
-    "| model | Program | one class in three runs of torch % | in three files, Core ML fp32 % "
-    "| in three files, Core ML fp16 % | as the float model: torch % | ONNX % | TFLite % | Core ML fp32 % "
-    "| Core ML fp16 % |\n|" + "---|" * 10
+    "| model | Program | left float, % of multiplications | one class in three runs of torch % "
+    "| in three files, Core ML fp32 % | in three files, Core ML fp16 % | as the float model: torch % "
+    "| ONNX % | TFLite % | Core ML fp32 % | Core ML fp16 % |\n|" + "---|" * 11
 )
-PROGRAMS = (("w8a8", "layers"), ("w8a8", "inputs"), ("w8", None))
+PROGRAMS: tuple[dict[str, Any], ...] = (
+    {"precision": "w8a8", "placement": "layers"},
+    {"precision": "w8a8", "placement": "inputs"},
+    {"precision": "w8a8", "placement": "inputs", "max_drop": 0.5},
+    {"precision": "w8"},
+)
 FILES = (("onnx", "fp32"), ("tflite", "fp32"), ("coreml", "fp32"), ("coreml", "fp16"))
 # What each number is changed by, relative to itself.
 _CHANGE = 1e-6
@@ -53,21 +61,29 @@ _CHANGE = 1e-6
 def rows(name: str, model: Model, folder: Path) -> Iterator[str]:
     """The lines of a model's table."""
     floats = classes(model.program, model.images)
-    for precision, placement in PROGRAMS:
-        program = quantize(
-            model.program, model.calib, precision=precision, placement=placement, iterations=model.iterations
-        ).program
-        runs = [shaken(program, model.images, seed) for seed in range(3)] if placement else []
+    for asked in PROGRAMS:
+        result = quantize(model.program, model.calib, iterations=model.iterations, **asked)
+        program = result.program
+        runs = [shaken(program, model.images, seed) for seed in range(3)] if "placement" in asked else []
         onnx, tflite, *coreml = (executed(program, *file, model.images, folder) for file in FILES)
         shares = [
             *(alike(onnx, tflite, core) for core in coreml),
             *(alike(floats, found) for found in (classes(program, model.images), onnx, tflite, *coreml)),
         ]
-        described = ", ".join(filter(None, (precision, placement)))
+        described = ", ".join(f"--max-drop {v}" if k == "max_drop" else v for k, v in asked.items())
         print(f"{name}: {described}: done", file=sys.stderr, flush=True)
         limit = f"{alike(*runs):.1f}" if runs else "-"
-        cells = (name, described, limit, *(f"{share:.1f}" for share in shares))
+        spared = f"{left_float(model.program, result.kept_float):.0f}"
+        cells = (name, described, spared, limit, *(f"{share:.1f}" for share in shares))
         yield f"| {' | '.join(cells)} |"
+
+
+def left_float(program: Program, kept_float: Collection[str]) -> float:
+    """Percent of all layers' multiplications that those of some are."""
+    prepared = prepare_for_export(program)
+    macs = macs_by_node(prepared)
+    layers = [node.name for node in prepared.graph.nodes if is_layer(node)]
+    return 100 * sum(macs[layer] for layer in kept_float) / sum(macs[layer] for layer in layers)
 
 
 def alike(first: Classes, *others: Classes) -> float:
