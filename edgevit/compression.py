@@ -178,6 +178,7 @@ def summary(result: CompressResult) -> dict[str, Any]:
         "kept_float": dict(quantization.kept_float),
         "smoothed": list(quantization.smoothed),
         "equalized": list(quantization.equalized),
+        "decomposed": {layer: list(found) for layer, found in quantization.decomposed.items()},
         "remarks": list(quantization.remarks),
         "sensitivity": [dataclasses.asdict(item) for item in quantization.sensitivity],
         "blocks": [dataclasses.asdict(item) for item in quantization.blocks],

@@ -111,10 +111,11 @@ def smoothing_scale(peaks: torch.Tensor, columns: torch.Tensor, strength: float)
         strength: 0 to 1.
 
     Returns:
-        float32 (channels,), 1 the largest.
+        float32 (channels,), 1 the largest, and of channels that are nothing but zeros.
     """
     scale = columns.clamp_min(_SMALLEST_PEAK) ** (1 - strength) / peaks.clamp_min(_SMALLEST_PEAK) ** strength
-    return scale / scale.max()
+    alive = peaks > 0
+    return torch.where(alive, scale / torch.where(alive, scale, 0.0).max(), 1.0)
 
 
 def _error(

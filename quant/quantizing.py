@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -35,8 +35,9 @@ from edgevit.quant.learning import LearningOptions
 from edgevit.quant.levels import Level, Levels, groups, without
 from edgevit.quant.narrowing import narrow
 from edgevit.quant.observation import Observed, headroom, observe
-from edgevit.quant.operators import is_layer
+from edgevit.quant.operators import input_of, is_layer
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
+from edgevit.quant.outliers import can_decompose, decompose, outlier_channels
 from edgevit.quant.placing import check_levels, default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
@@ -50,6 +51,8 @@ from edgevit.quant.sparing import bargains, outliers
 from edgevit.quant.widening import Widening
 
 _SENSITIVITY_IMAGES = 64
+# KL in nats that a layer does by itself: what multiplying some channels apart is worth.
+_WORTH_DECOMPOSING = 3e-4
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class QuantizeResult:
         kept_float: layers that stay float, each with the reason.
         smoothed: layers whose input channels were smoothed.
         equalized: layers whose output channels were equalized.
+        decomposed: layers whose outlier channels are multiplied apart, each with these channels.
         blocks: what reconstruction did; empty for other methods.
         drop: points of accuracy lost on the calibration images, or, where they have no labels, percent
             of them whose class changed.
@@ -83,6 +87,7 @@ class QuantizeResult:
     kept_float: Mapping[str, str]
     smoothed: tuple[str, ...]
     equalized: tuple[str, ...]
+    decomposed: Mapping[str, tuple[int, ...]]
     blocks: tuple[BlockResult, ...]
     drop: float
     images: int
@@ -104,6 +109,7 @@ class _Draft:
     kept_float: dict[str, str] = field(default_factory=dict)
     smoothed: tuple[str, ...] = ()
     equalized: tuple[str, ...] = ()
+    decomposed: dict[str, tuple[int, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
 
@@ -216,6 +222,7 @@ def quantize(
         kept_float=draft.kept_float,
         smoothed=draft.smoothed,
         equalized=draft.equalized,
+        decomposed=draft.decomposed,
         blocks=blocks,
         drop=drop,
         images=len(images),
@@ -262,6 +269,7 @@ def _draft(
     draft.remarks, draft.gains = remarks, gains
     draft.sensitivity = _sensitivity(draft, calibration)
     if bits.activations is not None:
+        _decompose(draft, calibration, options)
         _prestep(draft, calibration, options)
     if options.spare:
         _spare(draft)
@@ -271,6 +279,31 @@ def _draft(
 
 def _sensitivity(draft: _Draft, calibration: Calibration) -> tuple[LayerSensitivity, ...]:
     return sensitivities(draft.program, draft.quantization, spread(calibration.images, _SENSITIVITY_IMAGES))
+
+
+def _decompose(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> None:
+    """Take outlier channels out of layers that they harm."""
+    damage = {item.layer: item.divergence for item in draft.sensitivity}
+    channels = {
+        node.name: outlier_channels(draft.observed[input_of(node).name])
+        for node in draft.program.graph.nodes
+        if damage.get(node.name, 0.0) >= _WORTH_DECOMPOSING and can_decompose(node, draft.levels)
+    }
+    draft.decomposed = {name: found for name, found in channels.items() if found}
+    if draft.decomposed:
+        draft.program = decompose(draft.program, draft.decomposed)
+        _look_again(draft, calibration, options)
+
+
+def _look_again(
+    draft: _Draft, calibration: Calibration, options: QuantizeOptions, products: Collection[str] = ()
+) -> None:
+    """At what a change of the float program left: ranges, grids, sensitivities."""
+    draft.observed = _observe(draft.program, draft.levels, calibration)
+    wider = headroom(bit_widths(options.precision).activations)
+    draft.observed |= {name: draft.observed[name].wider(wider) for name in products}
+    draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
+    draft.sensitivity = _sensitivity(draft, calibration)
 
 
 def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) -> None:
@@ -289,11 +322,7 @@ def _prestep(draft: _Draft, calibration: Calibration, options: QuantizeOptions) 
         return
     draft.program, draft.levels = found.program, dict(found.levels)
     draft.smoothed, draft.equalized = found.smoothed, found.equalized
-    draft.observed = _observe(draft.program, draft.levels, calibration)
-    wider = headroom(bit_widths(options.precision).activations)
-    draft.observed |= {name: draft.observed[name].wider(wider) for name in found.products}
-    draft.quantization = _start(draft.program, draft.levels, draft.observed, options)
-    draft.sensitivity = _sensitivity(draft, calibration)
+    _look_again(draft, calibration, options, found.products)
 
 
 def _spare(draft: _Draft) -> None:

@@ -90,6 +90,7 @@ def a_summary(**changes):
         },
         "smoothed": ["linear_2"],
         "equalized": ["conv2d_7"],
+        "decomposed": {"linear_7": [41]},
         "remarks": ["stem: 3 of 16 output channels have only zero weights"],
         "sensitivity": [a_layer(2), a_layer(1), a_layer(0, module="")],
         "blocks": [
@@ -105,6 +106,7 @@ def a_summary(**changes):
 def bare(**changes):
     """What is measured of a Program with `--quantize w8 --to coreml`, and nothing else."""
     lists = {key: [] for key in ("smoothed", "equalized", "remarks", "sensitivity", "blocks")}
+    lists["decomposed"] = {}
     unmeasured = {"placement": None, "format": None, "latency_ratio": None, "size_ratio": None}
     return a_summary(precision="w8", method="minmax", kept_float={}, **lists, **unmeasured, **changes)
 
@@ -119,6 +121,7 @@ def named(name):
         kept_float={name: name},
         smoothed=[name],
         equalized=[name],
+        decomposed={name: [0]},
         remarks=[name],
         sensitivity=[a_layer(0, layer=name, module=name)],
         blocks=[a_block(name, 1.0, 0.5, "learned")],
@@ -190,7 +193,8 @@ def test_every_figure_appears_with_its_unit():
             "stages.0 0.02 0.02 0.013 learned",
             "stages.1 0.034 0.034 0.034 taken back", "head 0 0 0 nothing to learn",
             "blocks.1.qkv linear_1 it does most of the damage", "conv2d --max-drop 1",
-            "smoothed blocks.2.qkv", "equalized conv2d_7", "edgevit 0.1.0", "system Linux-6.6",
+            "smoothed blocks.2.qkv", "equalized conv2d_7", "apart linear_7",
+            "edgevit 0.1.0", "system Linux-6.6",
         )
         if words not in text
     ]  # fmt: skip
