@@ -282,7 +282,7 @@ def measure(
 def score(logits: Array, expected: Array, truth: npt.NDArray[np.int_]) -> Score:
     """Accuracy and agreement of (n, classes) logits with the float file's and with the labels.
 
-    >>> score(np.eye(2), np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1]))
+    >>> score(np.eye(2), np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1]))  # doctest: +ELLIPSIS
     Score(accuracy=100.0, gained=50.0, lost=0.0, equal=50.0, divergence=0.231058578630..., images=2)
     """
     best, float_best = logits.argmax(axis=1), expected.argmax(axis=1)
