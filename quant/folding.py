@@ -36,15 +36,17 @@ def fold_factors(program: Program, levels: Levels) -> Program:
 
     Where a layer with integers, or anything else, reads the same value, it stays.
     """
-    editor = Editor(program)
-    products = [
-        node for node in calls(editor.graph, {aten.mul.Tensor}) if level_of(node, levels) == Level.FLOAT
-    ]
-    folded = sum(
-        _into_readers(editor, product, levels) or _into_source(editor, product, levels)
-        for product in products
-    )
+    editor, folded = Editor(program), 0
+    # Of two in a row the one beside the layer goes first.
+    while any(_fold(editor, product, levels) for product in calls(editor.graph, {aten.mul.Tensor})):
+        folded += 1
     return editor.finish("fold_factors", multiplications=folded) if folded else program
+
+
+def _fold(editor: Editor, product: Node, levels: Levels) -> bool:
+    return level_of(product, levels) == Level.FLOAT and (
+        _into_readers(editor, product, levels) or _into_source(editor, product, levels)
+    )
 
 
 def _into_readers(editor: Editor, product: Node, levels: Levels) -> bool:

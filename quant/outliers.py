@@ -77,6 +77,36 @@ def decompose(program: Program, channels: Mapping[str, Sequence[int]]) -> Progra
     return editor.finish("decompose", layers=len(channels))
 
 
+def recompose(program: Program, channels: Mapping[str, Sequence[int]]) -> Program:
+    """Multiply channels with all others again: a layer that stays float after all has no grid to spare.
+
+    Given, with what masks them folded into W::
+
+        x -> linear(W, b) --------------------> add
+        x[..., channels] -> linear(C) --------> add
+
+    Result::
+
+        x -> linear(W with the columns of C, b)
+
+    Args:
+        program: what to change.
+        channels: by name of the linear.
+    """
+    if not channels:
+        return program
+    editor = Editor(program)
+    layers = {node.name: node for node in editor.graph.nodes}
+    for name, apart in channels.items():
+        layer = layers[name]
+        (whole,) = layer.users
+        weight, column = weight_of(layer), weight_of(whole.all_input_nodes[1])
+        value = editor.stored(weight).index_copy(1, torch.tensor(apart), editor.stored(column))
+        layer.replace_input_with(weight, editor.with_value(weight, layer, value))
+        editor.replace(whole, layer)
+    return editor.finish("recompose", layers=len(channels))
+
+
 def _decompose(editor: Editor, layer: Node, channels: Sequence[int]) -> None:
     source, weight, users = input_of(layer), weight_of(layer), list(layer.users)
     value, last = editor.stored(weight), source.meta["val"].dim() - 1

@@ -37,7 +37,7 @@ from edgevit.quant.narrowing import narrow
 from edgevit.quant.observation import Observed, headroom, observe
 from edgevit.quant.operators import input_of, is_layer
 from edgevit.quant.options import Engine, Fallback, Method, QuantizeOptions, check_options
-from edgevit.quant.outliers import can_decompose, decompose, outlier_channels
+from edgevit.quant.outliers import can_decompose, decompose, outlier_channels, recompose
 from edgevit.quant.placing import check_levels, default_placement, excluded, place
 from edgevit.quant.precision import bit_widths
 from edgevit.quant.presteps import prestep
@@ -208,8 +208,8 @@ def quantize(
         )
         blocks = _improve(draft, calibration, options, checkpoint)
         drop = _meet_floor(draft, calibration, options)
-        folded = fold_factors(draft.program, draft.quantization.levels)
-        quantized = insert_quantizers(folded, draft.quantization)
+        _put_back(draft)
+        quantized = insert_quantizers(draft.program, draft.quantization)
     if torch_device != "cpu":
         quantized = moved(quantized, "cpu")
     result = QuantizeResult(
@@ -453,6 +453,14 @@ def _meet_floor(draft: _Draft, calibration: Calibration, options: QuantizeOption
     draft.quantization, draft.widened = found.quantization, found.widened
     draft.kept_float |= found.kept_float
     return found.drop
+
+
+def _put_back(draft: _Draft) -> None:
+    """Undo what was changed for integers beside layers that stay float after all."""
+    draft.program = fold_factors(draft.program, draft.quantization.levels)
+    whole = {name: found for name, found in draft.decomposed.items() if name not in draft.quantization.levels}
+    draft.program = recompose(draft.program, whole)
+    draft.decomposed = {name: found for name, found in draft.decomposed.items() if name not in whole}
 
 
 def _with_step(original: Program, result: QuantizeResult) -> Program:

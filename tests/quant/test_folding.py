@@ -93,3 +93,15 @@ def test_a_factor_of_what_is_read_elsewhere_stays():
 
     program = program_of(Twice(kind="linear", shape=(4,)), SHAPE)
     assert fold_factors(program, {}) is program
+
+
+def test_two_factors_in_a_row_go_into_the_layer_behind_them():
+    class Twice(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(2).transpose(1, 2)
+            return self.first(x.tanh() * self.factor * self.factor)
+
+    program = program_of(Twice(kind="linear", shape=(4,)), SHAPE)
+    found = fold_factors(program, {})
+    assert_same_function(found, program)
+    assert operators(found)["mul"] == 0

@@ -14,11 +14,13 @@ from edgevit.export import verify
 from edgevit.export.formats import FORMATS, ExportChoices
 from edgevit.graph.program import Program
 from edgevit.quant import quantizing
+from edgevit.quant.folding import fold_factors
 from edgevit.quant.levels import Level
 from edgevit.quant.observation import Observed, observe
-from edgevit.quant.outliers import can_decompose, decompose, outlier_channels
+from edgevit.quant.outliers import can_decompose, decompose, outlier_channels, recompose
 from edgevit.quant.quantizing import quantize
 from tests.quant.helpers import all_named, images, logits, named, prepared, seeded
+from tests.rewrites.helpers import assert_same_function, operators
 
 HOT = (5, 41)
 
@@ -128,3 +130,28 @@ def test_every_format_carries_it(to, tmp_path):
     path = tmp_path / FORMATS[to].file
     FORMATS[to].export(result.program, path, ExportChoices(precision="fp32"))
     assert verify(path, against=result.program, samples=5, tolerance=0.02).passed
+
+
+@pytest.mark.parametrize(("precision", "remain"), [("w8a8", True), ("w4a4", False)])
+def test_a_layer_that_stays_float_after_all_is_put_back(precision, remain):
+    """Every image keeps its class with this layer in eight bits, and with no layer in four."""
+    program = prepared(seeded(Massive))
+    pixels = images(512).numpy()
+    result = quantize(
+        program, pixels, precision=precision, placement="inputs", method="minmax", max_drop=0.0, spare=False
+    )
+    assert result.decomposed == ({second(program): HOT} if remain else {})
+    if not remain:
+        assert operators(result.program) == operators(program)
+        assert_same_function(result.program, program)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sets(st.integers(0, 63), min_size=1, max_size=4))
+def test_what_is_put_back_has_its_weight_again(channels):
+    program = prepared(seeded(Massive))
+    apart = {second(program): sorted(channels)}
+    found = recompose(fold_factors(decompose(program, apart), {}), apart)
+    assert operators(found) == operators(program)
+    weights = found.exported.state_dict
+    assert torch.equal(weights["second.weight"], program.exported.state_dict["second.weight"])
