@@ -13,7 +13,7 @@ from torch import nn
 from edgevit.export import verify
 from edgevit.export.formats import FORMATS, ExportChoices
 from edgevit.graph.program import Program
-from edgevit.quant import quantizing
+from edgevit.quant import drafting
 from edgevit.quant.folding import fold_factors
 from edgevit.quant.levels import Level
 from edgevit.quant.observation import Observed, observe
@@ -116,7 +116,7 @@ def test_a_layer_that_outliers_harm_is_decomposed_and_errs_less(level, precision
         return tuple(result.decomposed), float((logits(result.program) - expected).square().mean())
 
     names, error = run()
-    monkeypatch.setattr(quantizing, "_WORTH_DECOMPOSING", math.inf)
+    monkeypatch.setattr(drafting, "_WORTH_DECOMPOSING", math.inf)
     none, other = run()
     assert (names, none) == ((second(program),), ())
     assert error < other / 4

@@ -13,7 +13,7 @@ from torch import nn
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
-from edgevit.quant import presteps, quantizing
+from edgevit.quant import drafting, presteps, quantizing
 from edgevit.quant.enclosing import with_enclosed
 from edgevit.quant.floor import Floor
 from edgevit.quant.insertion import decomposed, is_quantized
@@ -399,9 +399,9 @@ def test_a_layer_that_does_most_of_the_damage_is_kept_float_and_said_so(monkeypa
         names = [*quantization.weights, "a", "b", "c", "d"]
         return tuple(found(name, "", 1.0 if name == names[0] else 0.02, 0.0) for name in names)
 
-    monkeypatch.setattr(quantizing, "sensitivities", measured)
+    monkeypatch.setattr(drafting, "sensitivities", measured)
     # Of some of the names nobody knows what they cost.
-    monkeypatch.setattr(quantizing, "bargains", lambda *_: [])
+    monkeypatch.setattr(drafting, "bargains", lambda *_: [])
     result = run(placement="full")
     stem = layers(result.program)[0]
     assert result.kept_float == {stem.name: "its quantization alone does most of the damage"}
