@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.program import Program
-from edgevit.graph.rewriting import Editor, calls, is_call
+from edgevit.graph.rewriting import VIEWS, Editor, calls, is_call
 from edgevit.quant.dynamic import DEQUANTIZE_TOKENS, is_dynamic
 from edgevit.quant.operators import MOVES
 
@@ -26,6 +26,9 @@ decomposed = torch.ops.quantized_decomposed
 QUANTIZE = decomposed.quantize_per_tensor.default
 DEQUANTIZE = decomposed.dequantize_per_tensor.default
 DEQUANTIZE_STORED = decomposed.dequantize_per_channel.default
+
+# The same numbers in other places, some of them more than once.
+_IN_PLACES = VIEWS | {torch.ops.aten.expand.default}
 
 # A grid: its scale as float32 bits, its zero point, the type its integers are stored as.
 Grid = tuple[bytes, int, str]
@@ -172,20 +175,39 @@ def store_constants(program: Program) -> Program:
     Given::
 
         position embedding, float32 -> quantize -> dequantize
+        class token, float32 -> expand to the batch -> quantize -> dequantize
 
     Result::
 
         position embedding, int8 -> dequantize
+        class token, int8 -> dequantize -> expand to the batch
     """
     editor = Editor(program)
     changed = 0
     for node in calls(editor.graph, [QUANTIZE]):
-        value = editor.value(node.args[0])
-        if value is not None:
-            path = editor.path(node.args[0])  # type: ignore[arg-type]
-            editor.replace(node, editor.add_tensor(f"{path}_int8", QUANTIZE(value, *node.args[1:])))
-            changed += 1
+        constant, moves = _moved_from(node)
+        value = editor.value(constant)
+        if value is None or not all(is_call(user, [DEQUANTIZE]) for user in node.users):
+            continue
+        with editor.before(node):
+            stored_as = editor.add_tensor(f"{editor.path(constant)}_int8", QUANTIZE(value, *node.args[1:]))
+            real = editor.call(DEQUANTIZE, stored_as, *node.args[1:])
+            for move in moves:
+                real = editor.call(move.target, real, *move.args[1:])
+        for user in list(node.users):
+            editor.replace(user, real)
+        changed += 1
     return editor.finish("store_constants", changed=changed) if changed else program
+
+
+def _moved_from(node: Node) -> tuple[Node, list[Node]]:
+    """What a node's numbers are taken from, and the calls that move them, first to last."""
+    moves: list[Node] = []
+    source = node.all_input_nodes[0]
+    while is_call(source, _IN_PLACES):
+        moves.insert(0, source)
+        source = source.all_input_nodes[0]
+    return source, moves
 
 
 def saturate_narrow_grids(program: Program) -> Program:

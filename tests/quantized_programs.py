@@ -18,6 +18,7 @@ from edgevit.quant.observation import observe
 from edgevit.quant.operators import can_be_integer, is_layer, reads_tokens, weight_of
 from edgevit.quant.placing import place
 from edgevit.quant.precision import bit_widths
+from edgevit.quant.quantizing import quantize
 from edgevit.quant.ranges import start
 from edgevit.quant.silu import spell_out_silu
 from edgevit.quant.widening import Widening
@@ -144,3 +145,26 @@ def mixed(
     observed = observe(program, images, names)
     widening = Widening(program, observed, "auto")
     return insert_quantizers(program, widening.widen(start(program, levels, observed, bits), layers))
+
+
+class ClassToken(nn.Module):
+    """Tokens of an image behind one that every image of the batch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.layer = nn.Parameter(torch.randn(1, 1, 64)), nn.Linear(64, 4)
+        self.patches = nn.Conv2d(3, 64, 4, stride=4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.layer(torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1))
+
+
+def with_class_token() -> Program:
+    """A `ClassToken` in integers: its token is brought to them behind the copies for the batch."""
+    torch.manual_seed(0)
+    program = prepare_for_export(program_of(ClassToken(), (3, 8, 8)))
+    levels = place(program.graph, "full", bit_widths("w8a8"), ())
+    del levels["expand"]
+    images = example((3, 8, 8), 8).numpy()
+    return quantize(program, images, levels=levels, method="minmax", spare=False).program

@@ -15,7 +15,7 @@ from edgevit.export.verify import compare, noise
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
 from edgevit.quant.levels import Level
-from tests.quantized_programs import Convs, Mlp, constants, quantized
+from tests.quantized_programs import Convs, Mlp, constants, quantized, with_class_token
 from tests.zoo import example
 
 pytest.importorskip("coremltools")
@@ -136,6 +136,13 @@ def test_a_constant_that_is_quantized_is_stored_as_integers(tmp_path):
             return self.layer(x + self.position)
 
     program = quantized(Embedded(), (3, 8, 8), everything=True)
+    artefact, _ = written(program, tmp_path, precision="fp32")
+    assert kinds(artefact)["constexpr_affine_dequantize"] == 3
+    assert difference(artefact, program) < 0.02
+
+
+def test_a_constant_that_the_batch_shares_is_stored_as_integers(tmp_path):
+    program = with_class_token()
     artefact, _ = written(program, tmp_path, precision="fp32")
     assert kinds(artefact)["constexpr_affine_dequantize"] == 3
     assert difference(artefact, program) < 0.02

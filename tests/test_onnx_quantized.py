@@ -16,7 +16,7 @@ from edgevit.export.verify import verify
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
 from edgevit.quant.levels import Level
-from tests.quantized_programs import Convs, Mlp, constants, mixed, quantized
+from tests.quantized_programs import Convs, Mlp, constants, mixed, quantized, with_class_token
 from tests.zoo import example
 
 onnx = pytest.importorskip("onnx")
@@ -155,6 +155,15 @@ def test_a_constant_that_is_quantized_is_stored_as_integers(tmp_path):
     program = quantized(Embedded(), (5, 3, 4), everything=True)
     path, _ = written(program, tmp_path)
     assert {str(value.dtype) for value in initializers(path) if value.ndim > 1} == {"int8", "uint8"}
+    assert difference(path, program) < 0.02
+
+
+@pytest.mark.parametrize("batch", [1, 3, "dynamic"])
+def test_a_constant_that_the_batch_shares_is_stored_as_integers_once(tmp_path, batch):
+    program = with_class_token()
+    path, _ = written(program, tmp_path, batch=batch)
+    assert [value.dtype for value in initializers(path) if value.shape == (1, 1, 64)] == ["uint8"]
+    assert parameters_in(path.read_bytes()) == parameters_of(program)
     assert difference(path, program) < 0.02
 
 

@@ -66,6 +66,9 @@ def lay_out(model: ir.Model) -> None:
                 _make_batch_of_one(node)
         elif node.op_type in _QUANTIZERS and not _is_end(node):
             _make_unsigned(node)
+    for name, value in list(model.graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output()):
+            del model.graph.initializers[name]
 
 
 def _is_stored(node: ir.Node) -> bool:
