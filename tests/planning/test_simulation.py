@@ -61,6 +61,8 @@ def test_replicas_agree_with_the_analytic_bottleneck(problem):
         plan = planned(Work(problem), modes=("replicas",))
     except EdgevitError:
         return
+    if not plan.plan.bottleneck_seconds:
+        return
     assert settled(plan, 2000) == pytest.approx(plan.plan.bottleneck_seconds, rel=0.05, abs=1e-9)
 
 
@@ -70,6 +72,9 @@ def test_ensembles_agree_with_the_analytic_bottleneck(ensemble):
     try:
         plan = planned(Work(ensemble.problem, ensemble), modes=("ensemble",))
     except EdgevitError:
+        return
+    if not plan.plan.bottleneck_seconds:
+        # Nothing is ever busy: how many requests may be under way at once decides, and no device.
         return
     assert settled(plan) == pytest.approx(plan.plan.bottleneck_seconds, rel=0.02, abs=1e-9)
     # Branches do not wait for each other before the end: it can only be faster than predicted.

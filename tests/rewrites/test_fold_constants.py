@@ -1,9 +1,10 @@
+import pytest
 import torch
 from torch import nn
 
 from edgevit.graph.rewrites import fold_constants
 from edgevit.graph.rewrites.drop_no_ops import drop_no_ops
-from tests.rewrites.helpers import check_refusal, check_rewrite, operators, program_of
+from tests.rewrites.helpers import assert_same_function, check_refusal, check_rewrite, operators, program_of
 
 
 class BiasTable(nn.Module):
@@ -86,6 +87,74 @@ def test_expanding_a_token_over_the_batch_is_left_alone():
             return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
 
     check_refusal(fold_constants, Token(), (3, 4))
+
+
+def test_places_counted_in_every_image_become_one_buffer_that_is_copied():
+    """EdgeNeXt's position encoding: a convolution of sines of what is counted for each image."""
+
+    class Encoded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Conv2d(2, 3, 1)
+
+        def forward(self, image):
+            batch, _, height, width = image.shape
+            places = (~torch.zeros(batch, height, width).bool()).cumsum(1, dtype=torch.float32)
+            encoded = torch.stack((places.sin(), places.cos()), dim=1)
+            return torch.cat([image, self.project(encoded)], dim=1)
+
+    program = drop_no_ops(program_of(Encoded(), (3, 4, 5)))
+    rewritten = fold_constants(program)
+    assert_same_function(rewritten, program)
+    assert operators(rewritten) == {"cat": 1, "expand": 1, "sym_size": 1}
+    assert {tuple(value.shape) for value in rewritten.exported.state_dict.values()} == {(1, 3, 4, 5)}
+    assert fold_constants(rewritten) is rewritten
+
+
+def test_layers_of_a_token_that_every_image_has_are_computed_once():
+    class Token(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token, self.layer = nn.Parameter(torch.randn(1, 2, 4)), nn.Linear(4, 4)
+
+        def forward(self, x):
+            token = self.token.expand(x.shape[0], -1, -1)
+            return torch.cat([token, self.layer(token).softmax(-1), x], dim=1)
+
+    rewritten = check_rewrite(fold_constants, Token(), (3, 4), tolerance=1e-6)
+    assert operators(rewritten) == {"cat": 1, "expand": 2, "sym_size": 1}
+    assert sorted(rewritten.exported.state_dict) == ["token", "token_folded"]
+
+
+@pytest.mark.parametrize(
+    "differing",
+    [
+        lambda x: x + torch.arange(x.shape[0]).cumsum(0)[:, None],
+        lambda x: x * x.new_ones(x.shape[0], 4).sum(),
+        lambda x: x.reshape(-1) + x.new_ones(x.shape[0] * 4),
+    ],
+    ids=["from image to image", "from batch to batch", "in the number of rows"],
+)
+def test_what_differs_stays(differing):
+    program = drop_no_ops(program_of(differing, (4,)))
+    found = fold_constants(program)
+    assert_same_function(found, program)
+    assert operators(found).keys() >= {"sym_size"}
+
+
+def test_a_table_is_looked_up_once_and_copied_for_the_batch():
+    class Looked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(9, 4))
+            self.register_buffer("places", torch.tensor([1, 1, 3]), persistent=False)
+
+        def forward(self, x):
+            rows = self.table[self.places].unsqueeze(0)
+            return torch.cat([rows.expand(x.shape[0], -1, -1), x], dim=1)
+
+    rewritten = check_rewrite(fold_constants, Looked(), (3, 4), tolerance=0)
+    assert operators(rewritten) == {"cat": 1, "expand": 1, "sym_size": 1}
 
 
 def test_an_expand_to_a_fixed_size_is_not_worth_storing():

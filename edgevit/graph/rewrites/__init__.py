@@ -16,6 +16,7 @@ from edgevit.graph.rewrites.fold_batch_norm import fold_batch_norm
 from edgevit.graph.rewrites.fold_constants import fold_constants
 from edgevit.graph.rewrites.limit_rank import limit_rank
 from edgevit.graph.rewrites.make_functional import make_functional
+from edgevit.graph.rewrites.merge_equal_calls import merge_equal_calls
 from edgevit.graph.rewrites.merge_reshapes import merge_reshapes
 from edgevit.graph.rewrites.spell_out_channel_shuffle import spell_out_channel_shuffle
 from edgevit.graph.rewrites.unfold_to_reshape import unfold_to_reshape
@@ -37,6 +38,7 @@ EXPORT_REWRITES: tuple[Rewrite, ...] = (
     attention_rank,
     limit_rank,
     merge_reshapes,
+    merge_equal_calls,
 )
 
 
@@ -62,6 +64,7 @@ __all__ = [
     "fold_constants",
     "limit_rank",
     "make_functional",
+    "merge_equal_calls",
     "merge_reshapes",
     "prepare_for_export",
     "spell_out_channel_shuffle",

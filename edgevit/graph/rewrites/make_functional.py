@@ -114,6 +114,12 @@ def shared_memory(graph: Graph, node: Node) -> set[Node]:
     return group
 
 
+def written_to(graph: Graph) -> set[Node]:
+    """The nodes whose memory some call writes to."""
+    groups = (shared_memory(graph, node) for node in in_place_calls(graph))
+    return {node for group in groups for node in group}
+
+
 def _aliased_inputs(node: Node) -> list[Node]:
     """The inputs that a node's result may share memory with."""
     if node.op != "call_function":
