@@ -53,6 +53,7 @@ MOVES = frozenset(
         aten.contiguous.default,
         aten.clone.default,
         aten.cat.default,
+        aten.stack.default,
         aten.max_pool2d.default,
         aten.avg_pool2d.default,
         aten.unbind.int,

@@ -531,6 +531,44 @@ def test_softmax_on_a_grid_that_its_kernel_has_not_is_computed_in_floats(tmp_pat
     np.testing.assert_allclose(found, program.run(images)[0], atol=1e-6)
 
 
+PLACES = torch.tensor([2, 0, 1, 3])
+KEEPERS = {
+    "stack": lambda x: torch.stack([x, x.mul(2)]).sum(0),
+    "bilinear": lambda x: nn.functional.interpolate(x, scale_factor=2, mode="bilinear"),
+    "nearest": lambda x: nn.functional.interpolate(x, scale_factor=2, mode="nearest"),
+    "pad": lambda x: nn.functional.pad(x, (1, 1, 1, 1), value=0.25),
+    "roll": lambda x: x.roll(1, 2),
+    "flip": lambda x: x.flip(3),
+    "repeat": lambda x: x.repeat(1, 1, 2, 1),
+    "index_select": lambda x: x.index_select(2, PLACES.to(x.device)),
+    "gather": lambda x: x.gather(3, PLACES.to(x.device).expand(x.shape)),
+    "amax": lambda x: x.amax(3, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("keeper", KEEPERS)
+def test_what_would_keep_its_grid_is_computed_in_floats_where_the_next_is_another(tmp_path, keeper):
+    class Between(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return self.second(KEEPERS[keeper](self.first(x))).mean((2, 3))
+
+    program = quantized(program_of(Between(), size=(4, 4)), level=Level.INTEGER)
+    editor = Editor(program)
+    (made,) = [node for node in calls(editor.graph, {QUANTIZE}) if node.args[0].name == "conv2d"]
+    for node in (made, *made.users):
+        node.update_arg(1, node.args[1] * 1.5)
+    program = editor.finish("another_grid")
+    to_tflite(program, tmp_path / "between.tflite")
+    images = images_for(program, 8)
+    found = TfliteArtefact.open(tmp_path / "between.tflite").run(images)[0]
+    assert_on_the_same_step(program, found, program.run(images)[0])
+    assert count_operators(tmp_path / "between.tflite")["COS"] == 0
+
+
 def alter_weight(model, tensor):
     model.buffers[tensor.buffer].data = model.buffers[tensor.buffer].data.copy()
     model.buffers[tensor.buffer].data[3] ^= 1

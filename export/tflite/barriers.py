@@ -17,7 +17,7 @@ import torch
 from torch.fx import Node
 
 from edgevit.export.quantized import DEQUANTIZE, DEQUANTIZE_STORED, QUANTIZE
-from edgevit.export.tflite.kernels import grids_read
+from edgevit.export.tflite.kernels import grid_of, grids_read
 from edgevit.export.tflite.model import operator_name, prune
 from edgevit.graph.program import Program
 from edgevit.graph.rewriting import Editor, calls, is_call
@@ -25,6 +25,22 @@ from edgevit.quant.operators import FUSED_ACTIVATIONS, LAYERS, MOVES, input_of, 
 
 aten = torch.ops.aten
 
+# The converter makes kernels of these that give integers on the grid that they read, whatever is asked for.
+_KEEP_GRID = frozenset(
+    {
+        aten.stack.default,
+        aten.upsample_bilinear2d.vec,
+        aten.upsample_nearest2d.vec,
+        aten.constant_pad_nd.default,
+        aten.pad.default,
+        aten.roll.default,
+        aten.flip.default,
+        aten.repeat.default,
+        aten.index_select.default,
+        aten.gather.default,
+        aten.amax.default,
+    }
+)
 _ARITHMETIC = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor})
 
 
@@ -32,16 +48,19 @@ def raise_barriers(editor: Editor) -> int:
     """Put barriers where the converter would make other integers, or integers of floats.
 
     That is behind operators whose result is read on several grids, where the type changes, behind what takes
-    a float constant, and on both sides of joins of 16-bit integers and of float layers whose weights are
-    integers.
+    a float constant, and on both sides of joins of 16-bit integers, of what moves integers of one grid to
+    another, and of float layers whose weights are integers.
 
     Returns:
         How many were put.
     """
     barriers: set[Node] = set()
     joins = [node for node in calls(editor.graph, {aten.cat.default}) if _is_wide(node)]
+    joins += [node for node in calls(editor.graph, _KEEP_GRID) if _changes_grid(node)]
     for join in joins:
-        barriers.update([_put(editor, source, [join]) for source in join.all_input_nodes])
+        barriers.update(
+            [_put(editor, source, [join]) for source in join.all_input_nodes if is_activation(source)]
+        )
     for node in joins + [node for node in editor.graph.nodes if _is_read_differently(node)]:
         barriers.add(_put(editor, node, [user for user in node.users if user.op != "output"]))
     for node in calls(editor.graph, {QUANTIZE}):
@@ -168,6 +187,18 @@ def _is_read_differently(node: Node) -> bool:
     if len(users) == 1 and is_call(users[0], FUSED_ACTIVATIONS):
         return False
     return len(grids_read(node) - {None}) > 1
+
+
+def _changes_grid(node: Node) -> bool:
+    """Whether integers that it reads are on another grid than those that are made of its result."""
+    read = {
+        grid_of(origin)
+        for source in node.all_input_nodes
+        for origin in origins(source)
+        if is_call(origin, {DEQUANTIZE})
+    }
+    given = grids_read(node) - {None}
+    return bool(read and given) and read != given
 
 
 def _is_wide(join: Node) -> bool:

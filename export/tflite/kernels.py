@@ -97,7 +97,7 @@ def layers_of(program: Program) -> list[IntegerLayer]:
 
 def grids_of(program: Program) -> set[Grid]:
     """The grids of a quantized graph's activations."""
-    return {_grid(node) for node in program.graph.nodes if is_call(node, {QUANTIZE})}
+    return {grid_of(node) for node in program.graph.nodes if is_call(node, {QUANTIZE})}
 
 
 def _layer(editor: Editor, node: Node, layer: Layer) -> IntegerLayer:
@@ -111,7 +111,7 @@ def _layer(editor: Editor, node: Node, layer: Layer) -> IntegerLayer:
         weight=channels_first(moved, 0),
         scales=scales,
         bias=_bias(editor, node, layer),
-        input=_grid(source) if is_call(source, {DEQUANTIZE}) else None,
+        input=grid_of(source) if is_call(source, {DEQUANTIZE}) else None,
         output=_written(node),
         dynamic=is_call(source, {DEQUANTIZE_TOKENS}),
     )
@@ -135,7 +135,7 @@ def grids_read(node: Node) -> set[Grid | None]:
     grids: set[Grid | None] = set()
     for user in node.users:
         if is_call(user, {QUANTIZE}):
-            grids.add(_grid(user))
+            grids.add(grid_of(user))
         elif is_call(user, MOVES) or (len(node.users) == 1 and is_call(user, FUSED_ACTIVATIONS)):
             grids |= grids_read(user)
         else:
@@ -143,7 +143,7 @@ def grids_read(node: Node) -> set[Grid | None]:
     return grids
 
 
-def _grid(node: Node) -> Grid:
+def grid_of(node: Node) -> Grid:
     """The grid of a quantizer, or of what takes it back."""
     _, scale, zero_point, *_, dtype = node.args
     return Grid(float(np.float32(scale)), int(zero_point), str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
