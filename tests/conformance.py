@@ -18,6 +18,8 @@ from edgevit.export.verify import TOLERANCES, compare, noise
 from edgevit.graph.capture import capture
 from edgevit.graph.program import Program
 from edgevit.graph.rewrites import prepare_for_export
+from edgevit.quant.insertion import is_quantized
+from edgevit.quant.quantizing import quantize
 from tests.zoo import MODELS, VIDEO
 
 PRECISIONS = ("fp32", "fp16")
@@ -25,6 +27,11 @@ PRECISIONS = ("fp32", "fp16")
 Key = tuple[str, str, str]
 CELLS: tuple[Key, ...] = tuple(
     (model, format_, precision) for model in MODELS for format_ in FORMATS for precision in PRECISIONS
+)
+
+# Model, format: every operator that can be is integer.
+INTEGER_CELLS: tuple[tuple[str, str], ...] = tuple(
+    (model, format_) for model in MODELS for format_ in FORMATS
 )
 
 HALF = "float16 itself: the Program differs as much from itself when torch rounds every result to float16"
@@ -41,12 +48,14 @@ class Cell:
 
     Attributes:
         rel: largest difference over largest logit, over two inputs; None where nothing could be run.
+        tolerance: what it may be; None likewise.
         refusal: the sentence with which it was refused, or None.
         seconds: of the conversion.
         passed: whether the artefact was made and lies within the precision's tolerance.
     """
 
     rel: float | None
+    tolerance: float | None
     refusal: str | None
     seconds: float
     passed: bool
@@ -99,6 +108,19 @@ def try_cell(key: Key) -> Cell:
     return try_program(program_of(name), format_name, precision)
 
 
+@functools.cache
+def integer_program_of(name: str) -> Program:
+    """A model of the zoo on integers of 8 bits wherever there is a kernel, its grids from noise."""
+    program = program_of(name)
+    images = noise(program.card.preprocessing, 8)
+    return quantize(program, images, placement="full", method="minmax", spare=False).program
+
+
+def try_integer_cell(name: str, format_name: str) -> Cell:
+    """Write a quantized model of the zoo, which compares what is stored to the bit, run it, compare."""
+    return try_program(integer_program_of(name), format_name, "fp32")
+
+
 def try_program(program: Program, format_name: str, precision: str) -> Cell:
     """Export any program, run it, compare."""
     format_ = FORMATS[format_name]
@@ -116,7 +138,8 @@ def try_program(program: Program, format_name: str, precision: str) -> Cell:
                 described="noise",
                 tolerance=TOLERANCES[precision],
                 name=format_.file,
+                rounding=is_quantized(program),
             ).outputs
         except EdgevitError as error:
-            return Cell(None, str(error), time.perf_counter() - started, passed=False)
-    return Cell(parity.rel, None, seconds, parity.passed)
+            return Cell(None, None, str(error), time.perf_counter() - started, passed=False)
+    return Cell(parity.rel, parity.tolerance, None, seconds, parity.passed)

@@ -9,7 +9,18 @@ import pytest
 
 from edgevit.export.formats import FORMATS, ExportChoices
 from edgevit.export.verify import TOLERANCES, compare, noise
-from tests.conformance import CELLS, CONVERTERS, HALF, MISSES, PRECISIONS, half_rounding, program_of, try_cell
+from tests.conformance import (
+    CELLS,
+    CONVERTERS,
+    HALF,
+    INTEGER_CELLS,
+    MISSES,
+    PRECISIONS,
+    half_rounding,
+    program_of,
+    try_cell,
+    try_integer_cell,
+)
 from tests.zoo import MODELS
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
@@ -55,16 +66,33 @@ def test_a_model_computes_the_same_in_every_format(key):
         assert cell.passed, cell.refusal or f"differs by {cell.rel:.1e}"
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(key, id="-".join(key), marks=() if key[0] == "hf_swin" else pytest.mark.slow)
+        for key in INTEGER_CELLS
+    ],
+)
+def test_a_model_of_integers_computes_the_same_in_every_format(key):
+    pytest.importorskip(CONVERTERS[key[1]])
+    cell = try_integer_cell(*key)
+    assert cell.passed, cell.refusal or f"differs by {cell.rel:.1e}, more than {cell.tolerance:.1e}"
+
+
 def test_at_least_95_percent_of_the_cells_pass():
     assert set(MISSES) <= set(CELLS)
     assert len(MISSES) <= 0.05 * len(CELLS)
 
 
 def test_the_documented_table_has_every_model_in_every_format():
-    rows = re.findall(r"^\| (\w+) \|(.*)\|$", DOCUMENT.read_text(), re.MULTILINE)
-    cells = {name: rest.split("|") for name, rest in rows}
-    assert set(MODELS) <= cells.keys()
+    floats, integers = (
+        dict(re.findall(r"^\| (\w+) \|(.*)\|$", table, re.MULTILINE))
+        for table in DOCUMENT.read_text().split("<!-- end of table -->")[:2]
+    )
+    assert set(MODELS) <= floats.keys() & integers.keys()
+    cells = {name: rest.split("|") for name, rest in floats.items()}
     assert all(len(cells[name]) == len(FORMATS) * len(PRECISIONS) for name in MODELS)
+    assert all(len(integers[name].split("|")) == len(FORMATS) for name in MODELS)
     for (name, *_), reason in MISSES.items():
         assert any("[" in cell for cell in cells[name])
         assert reason in DOCUMENT.read_text()

@@ -36,6 +36,7 @@ _COPIES = {
     aten.to.dtype_layout,
     aten.to.device,
     aten.to.other,
+    aten.type_as.default,
     aten.lift_fresh_copy.default,
 }
 _ASSERTION = aten._assert_tensor_metadata.default  # noqa: SLF001 - its public name
