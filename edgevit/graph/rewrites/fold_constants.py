@@ -200,7 +200,8 @@ def _computed(node: Node, values: dict[Node, tuple[Any, ...]]) -> tuple[Any, ...
     same = all(values[source][0] is values[source][-1] for source in node.all_input_nodes)
     found = []
     for place in range(1 if same else len(_BATCHES)):
-        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n, place=place: values[n][place])
+        sources = {source: values[source][place] for source in node.all_input_nodes}
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), sources.__getitem__)
         found.append(node.target(*args, **kwargs))  # type: ignore[operator]
     return tuple(found) * (len(_BATCHES) if same else 1)
 
