@@ -532,8 +532,11 @@ def test_softmax_on_a_grid_that_its_kernel_has_not_is_computed_in_floats(tmp_pat
 
 
 PLACES = torch.tensor([2, 0, 1, 3])
+TOKEN = torch.linspace(-9, 9, 16).reshape(1, 4, 1, 4)
 KEEPERS = {
     "stack": lambda x: torch.stack([x, x.mul(2)]).sum(0),
+    "cat": lambda x: torch.cat([x, x * 2], 2).sum(2, keepdim=True),
+    "constant": lambda x: torch.cat([x, TOKEN.to(x.device)], 2).sum(2, keepdim=True),
     "bilinear": lambda x: nn.functional.interpolate(x, scale_factor=2, mode="bilinear"),
     "nearest": lambda x: nn.functional.interpolate(x, scale_factor=2, mode="nearest"),
     "pad": lambda x: nn.functional.pad(x, (1, 1, 1, 1), value=0.25),
@@ -542,7 +545,14 @@ KEEPERS = {
     "repeat": lambda x: x.repeat(1, 1, 2, 1),
     "index_select": lambda x: x.index_select(2, PLACES.to(x.device)),
     "gather": lambda x: x.gather(3, PLACES.to(x.device).expand(x.shape)),
+    "index": lambda x: x[:, :, PLACES.to(x.device)],
+    "where": lambda x: torch.where(x > 0.1, x, x.mul(0.5)),
+    "maximum": lambda x: torch.maximum(x, x.mul(-0.5)),
+    "minimum": lambda x: torch.minimum(x, x.mul(-0.5)),
     "amax": lambda x: x.amax(3, keepdim=True),
+    "amin": lambda x: x.amin(3, keepdim=True),
+    "reflect": lambda x: nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "tile": lambda x: x.tile(1, 1, 2, 1),
 }
 
 

@@ -26,21 +26,23 @@ from edgevit.quant.operators import FUSED_ACTIVATIONS, LAYERS, MOVES, input_of, 
 aten = torch.ops.aten
 
 # The converter makes kernels of these that give integers on the grid that they read, whatever is asked for.
-_KEEP_GRID = frozenset(
-    {
-        aten.stack.default,
-        aten.upsample_bilinear2d.vec,
-        aten.upsample_nearest2d.vec,
-        aten.constant_pad_nd.default,
-        aten.pad.default,
-        aten.roll.default,
-        aten.flip.default,
-        aten.repeat.default,
-        aten.index_select.default,
-        aten.gather.default,
-        aten.amax.default,
-    }
+_JOINS = frozenset(
+    {aten.cat.default, aten.stack.default, aten.where.self, aten.maximum.default, aten.minimum.default}
 )
+_KEEP_GRID = _JOINS | {
+    aten.upsample_nearest2d.vec,
+    aten.roll.default,
+    aten.flip.default,
+    aten.repeat.default,
+    aten.tile.default,
+    aten.index_select.default,
+    aten.index.Tensor,
+    aten.gather.default,
+    aten.amax.default,
+    aten.amin.default,
+}
+# Of these, too, and what they give are other numbers than they read.
+_ROUND = frozenset({aten.upsample_bilinear2d.vec, aten.constant_pad_nd.default, aten.pad.default})
 _ARITHMETIC = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor})
 
 
@@ -49,18 +51,18 @@ def raise_barriers(editor: Editor) -> int:
 
     That is behind operators whose result is read on several grids, where the type changes, behind what takes
     a float constant, and on both sides of joins of 16-bit integers, of what moves integers of one grid to
-    another, and of float layers whose weights are integers.
+    another, or joins them with floats, and of float layers whose weights are integers.
 
     Returns:
         How many were put.
     """
     barriers: set[Node] = set()
-    joins = [node for node in calls(editor.graph, {aten.cat.default}) if _is_wide(node)]
-    joins += [node for node in calls(editor.graph, _KEEP_GRID) if _changes_grid(node)]
+    joins = [node for node in calls(editor.graph, _KEEP_GRID | _ROUND) if _is_wide(node) or _is_torn(node)]
     for join in joins:
-        barriers.update(
-            [_put(editor, source, [join]) for source in join.all_input_nodes if is_activation(source)]
-        )
+        computed = [
+            node for node in join.all_input_nodes if node.op == "call_function" and is_activation(node)
+        ]
+        barriers.update([_put(editor, source, [join]) for source in computed])
     for node in joins + [node for node in editor.graph.nodes if _is_read_differently(node)]:
         barriers.add(_put(editor, node, [user for user in node.users if user.op != "output"]))
     for node in calls(editor.graph, {QUANTIZE}):
@@ -189,16 +191,18 @@ def _is_read_differently(node: Node) -> bool:
     return len(grids_read(node) - {None}) > 1
 
 
-def _changes_grid(node: Node) -> bool:
-    """Whether integers that it reads are on another grid than those that are made of its result."""
+def _is_torn(node: Node) -> bool:
+    """Whether integers of its kernel would be others than the Program's: of a second grid, or of floats."""
+    values = [source for source in node.all_input_nodes if is_activation(source)]
     read = {
-        grid_of(origin)
-        for source in node.all_input_nodes
-        for origin in origins(source)
-        if is_call(origin, {DEQUANTIZE})
+        grid_of(origin) if is_call(origin, {DEQUANTIZE}) else None
+        for value in values
+        for origin in origins(value)
     }
-    given = grids_read(node) - {None}
-    return bool(read and given) and read != given
+    given = grids_read(node)
+    if is_call(node, _ROUND):
+        return read | given != {None} and not (read == given and len(read) == 1)
+    return (len(read) > 1) or (None not in read and not given - {None} <= read)
 
 
 def _is_wide(join: Node) -> bool:
@@ -206,4 +210,6 @@ def _is_wide(join: Node) -> bool:
 
     On floats it comes to the same, for all have one grid.
     """
-    return any(is_call(user, {QUANTIZE}) and user.args[-1] == torch.int16 for user in join.users)
+    return is_call(join, {aten.cat.default}) and any(
+        is_call(user, {QUANTIZE}) and user.args[-1] == torch.int16 for user in join.users
+    )

@@ -17,7 +17,7 @@ from edgevit.graph.running import Runner
 from edgevit.graph.slicing import slice_axes
 from edgevit.pruning.compensation import compensate
 from edgevit.pruning.regression import Compensated
-from tests.pruning.nets import Attention, Convolutions, Learned, Mixer, axis_of, program
+from tests.pruning.nets import Attention, Convolutions, Mixer, axis_of, program
 from tests.quant.helpers import Folded, Tokens, all_named, images, logits, named
 from tests.test_slicing import Block, free
 
@@ -107,7 +107,6 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "mixer": Mixer,
     "tokens": Tokens,
     "folded": Folded,
-    "learned": Learned,
 }
 PROGRAMS = {name: program(module) for name, module in NETS.items()}
 
@@ -136,8 +135,6 @@ def test_no_layer_says_that_it_became_worse(name, source):
 def test_what_is_fitted_is_closer_on_other_images(name):
     found = PROGRAMS[name]
     keep = {axis: range(0, axis.size, 2) for axis in free(found) if axis.role not in {"residual", "heads"}}
-    if name == "learned":
-        keep = {axis: range(0, axis.size, 2) for axis in free(found) if axis.role == "hidden"}
     assert keep
     small, mended, _ = fitted(found, keep, images(256))
     assert error(found, mended, images(64, seed=1)) < error(found, small, images(64, seed=1))
