@@ -88,7 +88,7 @@ def stored(
     axis: int | None = None,
     zero_points: int | npt.NDArray[Any] = 0,
 ) -> Stored:
-    """Integers as they are compared: whatever the layout, the channels first, and no dimensions for a batch.
+    """Integers as they are compared: channels first, whatever the layout; no sides of 1 where one scale is.
 
     Args:
         values: the integers.
@@ -97,9 +97,9 @@ def stored(
         zero_points: as many as scales, or one.
     """
     first = np.ascontiguousarray(values if axis is None else np.moveaxis(values, axis, 0))
-    while axis is None and first.shape[:1] == (1,):
-        first = first[0]
     real = np.asarray(scales, np.float32)
+    if real.size == 1:
+        first = first.squeeze()
     shifts = np.broadcast_to(np.asarray(zero_points, np.int32), real.shape)
     return str(values.dtype), first.shape, first.tobytes(), real.tobytes(), shifts.tobytes()
 

@@ -16,6 +16,7 @@ from edgevit.graph.rewrites.fold_batch_norm import fold_batch_norm
 from edgevit.graph.rewrites.fold_constants import fold_constants
 from edgevit.graph.rewrites.limit_rank import limit_rank
 from edgevit.graph.rewrites.make_functional import make_functional
+from edgevit.graph.rewrites.matmul_to_linear import matmul_to_linear
 from edgevit.graph.rewrites.merge_equal_calls import merge_equal_calls
 from edgevit.graph.rewrites.merge_reshapes import merge_reshapes
 from edgevit.graph.rewrites.spell_out_channel_shuffle import spell_out_channel_shuffle
@@ -33,6 +34,7 @@ EXPORT_REWRITES: tuple[Rewrite, ...] = (
     spell_out_channel_shuffle,
     merge_reshapes,
     fold_constants,
+    matmul_to_linear,
     fold_batch_norm,
     conv3d_to_conv2d,
     attention_rank,
@@ -64,6 +66,7 @@ __all__ = [
     "fold_constants",
     "limit_rank",
     "make_functional",
+    "matmul_to_linear",
     "merge_equal_calls",
     "merge_reshapes",
     "prepare_for_export",
