@@ -111,6 +111,15 @@ def test_places_counted_in_every_image_become_one_buffer_that_is_copied():
     assert fold_constants(rewritten) is rewritten
 
 
+def test_a_mask_that_every_image_has_may_hold_infinity():
+    def masked(scores: torch.Tensor) -> torch.Tensor:
+        mask = torch.full((scores.shape[0], 4, 4), float("-inf")).triu(1)
+        return (scores + mask).softmax(-1)
+
+    rewritten = check_rewrite(fold_constants, masked, (4, 4), tolerance=0)
+    assert operators(rewritten) == {"add": 1, "softmax": 1, "expand": 1, "sym_size": 1}
+
+
 def test_layers_of_a_token_that_every_image_has_are_computed_once():
     class Token(nn.Module):
         def __init__(self):
@@ -130,8 +139,8 @@ def test_layers_of_a_token_that_every_image_has_are_computed_once():
     "differing",
     [
         lambda x: x + torch.arange(x.shape[0]).cumsum(0)[:, None],
-        lambda x: x * x.new_ones(x.shape[0], 4).sum(),
-        lambda x: x.reshape(-1) + x.new_ones(x.shape[0] * 4),
+        lambda x: x * torch.ones(x.shape[0], 4).sum(),
+        lambda x: x.reshape(-1) + torch.ones(x.shape[0] * 4),
     ],
     ids=["from image to image", "from batch to batch", "in the number of rows"],
 )

@@ -25,7 +25,8 @@ from edgevit.graph.rewrites.unfold_to_reshape import unfold_to_reshape
 Rewrite = Callable[[Program], Program]
 
 # Memory first, so that the others need not think of it; constants before the batch norms that may read
-# them; reshapes before batch norms, which see through them, and last, because the others leave some behind.
+# them; reshapes before batch norms, which see through them, and last, because the others leave some behind,
+# as folding leaves expansions.
 EXPORT_REWRITES: tuple[Rewrite, ...] = (
     make_functional,
     drop_no_ops,
@@ -34,6 +35,7 @@ EXPORT_REWRITES: tuple[Rewrite, ...] = (
     spell_out_channel_shuffle,
     merge_reshapes,
     fold_constants,
+    drop_broadcast_expand,
     matmul_to_linear,
     fold_batch_norm,
     conv3d_to_conv2d,
