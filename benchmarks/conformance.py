@@ -44,6 +44,13 @@ def shown_of(cell: Cell) -> str:
     return shown(cell) if cell.tolerance is None else f"{shown(cell)} of {cell.tolerance:.0e}"
 
 
+def told(cell: Cell, *key: str) -> Cell:
+    """The cell; why it misses, if it does, is told at once."""
+    if not cell.passed:
+        print(f"{' '.join(key)}: {cell.refusal or cell.rel}", file=sys.stderr, flush=True)
+    return cell
+
+
 def measured(reason: str) -> str:
     """The figures behind a reason."""
     if reason != HALF:
@@ -61,7 +68,11 @@ def floats(models: list[str]) -> list[str]:
 
     header = [f"{format_} {precision}" for format_, precision in FLOATS]
     lines = table(
-        models, header, lambda model: [shown(try_cell((model, *key)), note(model, *key)) for key in FLOATS]
+        models,
+        header,
+        lambda model: [
+            shown(told(try_cell((model, *key)), model, *key), note(model, *key)) for key in FLOATS
+        ],
     )
     notes = [f"[{number}] {reason}{measured(reason)}" for number, reason in enumerate(reasons, 1)]
     return [*lines, *(["", *notes] if notes else [])]
@@ -70,7 +81,9 @@ def floats(models: list[str]) -> list[str]:
 def integers(models: list[str]) -> list[str]:
     """The lines of the table of quantized models."""
     return table(
-        models, list(FORMATS), lambda model: [shown_of(try_integer_cell(model, key)) for key in FORMATS]
+        models,
+        list(FORMATS),
+        lambda model: [shown_of(told(try_integer_cell(model, key), model, key)) for key in FORMATS],
     )
 
 
@@ -84,7 +97,9 @@ def table(models: list[str], header: list[str], cells_of: Callable[[str], list[s
         lines.append(f"| {model} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
     total = len(models) * len(header)
-    return [*lines, "", f"{passed} of {total} cells pass ({100 * passed / total:.1f} %)."]
+    share = f"{passed} of {total} cells pass ({100 * passed / total:.1f} %)."
+    print(share)
+    return [*lines, "", share]
 
 
 def main() -> None:

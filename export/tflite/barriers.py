@@ -26,21 +26,25 @@ from edgevit.quant.operators import FUSED_ACTIVATIONS, LAYERS, MOVES, input_of, 
 aten = torch.ops.aten
 
 # The converter makes kernels of these that give integers on the grid that they read, whatever is asked for.
-_JOINS = frozenset(
-    {aten.cat.default, aten.stack.default, aten.where.self, aten.maximum.default, aten.minimum.default}
+_KEEP_GRID = frozenset(
+    {
+        aten.cat.default,
+        aten.stack.default,
+        aten.where.self,
+        aten.maximum.default,
+        aten.minimum.default,
+        aten.upsample_nearest2d.vec,
+        aten.roll.default,
+        aten.flip.default,
+        aten.repeat.default,
+        aten.tile.default,
+        aten.index_select.default,
+        aten.index.Tensor,
+        aten.gather.default,
+        aten.amax.default,
+        aten.amin.default,
+    }
 )
-_KEEP_GRID = _JOINS | {
-    aten.upsample_nearest2d.vec,
-    aten.roll.default,
-    aten.flip.default,
-    aten.repeat.default,
-    aten.tile.default,
-    aten.index_select.default,
-    aten.index.Tensor,
-    aten.gather.default,
-    aten.amax.default,
-    aten.amin.default,
-}
 # Of these, too, and what they give are other numbers than they read.
 _ROUND = frozenset({aten.upsample_bilinear2d.vec, aten.constant_pad_nd.default, aten.pad.default})
 _ARITHMETIC = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor})

@@ -62,6 +62,7 @@ def test_replicas_agree_with_the_analytic_bottleneck(problem):
     except EdgevitError:
         return
     if not plan.plan.bottleneck_seconds:
+        # Nothing is ever busy: how many requests may be under way at once decides, and no device.
         return
     assert settled(plan, 2000) == pytest.approx(plan.plan.bottleneck_seconds, rel=0.05, abs=1e-9)
 
@@ -74,11 +75,12 @@ def test_ensembles_agree_with_the_analytic_bottleneck(ensemble):
     except EdgevitError:
         return
     if not plan.plan.bottleneck_seconds:
-        # Nothing is ever busy: how many requests may be under way at once decides, and no device.
         return
     assert settled(plan) == pytest.approx(plan.plan.bottleneck_seconds, rel=0.02, abs=1e-9)
-    # Branches do not wait for each other before the end: it can only be faster than predicted.
-    assert simulate(plan, Scenario(1)).latencies[0] <= plan.plan.latency_seconds + 1e-9
+    # Predicted are lines that are shared at once; here each serves in the order of arrival, so that the last
+    # branch may wait for the others', no longer than they take there, on its way and on its way back.
+    allowed = plan.plan.latency_seconds + 2 * plan.plan.bottleneck_seconds
+    assert simulate(plan, Scenario(1)).latencies[0] <= allowed + 1e-9
 
 
 def test_requests_that_come_seldom_wait_for_nothing():
